@@ -1,0 +1,1 @@
+"""Scene coordinate reconstruction in plain PyTorch."""

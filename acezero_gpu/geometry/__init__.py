@@ -1,0 +1,40 @@
+"""Frames, cameras, and the way between pixels and rays. See docs/conventions.md."""
+
+from acezero_gpu.geometry.alignment import Similarity, fit_similarity
+from acezero_gpu.geometry.camera import PinholeCamera
+from acezero_gpu.geometry.cells import cell_centres_px, grid_size
+from acezero_gpu.geometry.pose import (
+    camera_centres,
+    compose,
+    hat,
+    invert,
+    matrix_from_se3,
+    orthonormalise,
+    retract,
+    rotation_angle_deg,
+    se3_from_matrix,
+    transform_points,
+)
+from acezero_gpu.geometry.reprojection import Reprojection, project, reproject, reprojection_jacobian
+
+__all__ = [
+    "PinholeCamera",
+    "Reprojection",
+    "Similarity",
+    "camera_centres",
+    "cell_centres_px",
+    "compose",
+    "fit_similarity",
+    "grid_size",
+    "hat",
+    "invert",
+    "matrix_from_se3",
+    "orthonormalise",
+    "project",
+    "reproject",
+    "reprojection_jacobian",
+    "retract",
+    "rotation_angle_deg",
+    "se3_from_matrix",
+    "transform_points",
+]
