@@ -47,9 +47,13 @@ class PinholeCamera:
         """``(x/z, y/z)`` of the rays of ``pixels``."""
         return (pixels - self.principal_point_px[..., None, :]) / self.focal_px[..., None, :]
 
-    def scaled(self, factor: float) -> "PinholeCamera":
-        """The same camera for an image resized by ``factor``. The (0.5, 0.5) convention makes it a product."""
-        return PinholeCamera(self.focal_px * factor, self.principal_point_px * factor)
+    def scaled(self, factor: float | tuple[float, float]) -> "PinholeCamera":
+        """The same camera for an image resized by ``factor`` (or by one factor per axis, x then y).
+
+        The (0.5, 0.5) convention makes it a plain product.
+        """
+        scale = torch.as_tensor(factor, dtype=self.focal_px.dtype, device=self.focal_px.device)
+        return PinholeCamera(self.focal_px * scale, self.principal_point_px * scale)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "PinholeCamera":
         return PinholeCamera(
