@@ -1,11 +1,13 @@
-"""Device, chunking, timing and random streams: nothing here knows about vision."""
+"""Device, chunking, errors, timing and random streams: nothing here knows about vision."""
 
 from acezero_gpu.runtime.chunking import chunk_ranges, chunk_size_for
 from acezero_gpu.runtime.device import autocast, describe_device, resolve_device
+from acezero_gpu.runtime.errors import InputError
 from acezero_gpu.runtime.random_streams import random_stream
 from acezero_gpu.runtime.timing import StageTimer
 
 __all__ = [
+    "InputError",
     "StageTimer",
     "autocast",
     "chunk_ranges",
