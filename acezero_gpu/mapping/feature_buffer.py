@@ -1,0 +1,141 @@
+"""Training patches of all images, encoded once and used by every mapping round."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from acezero_gpu.data.augmentation import AugmentationConfig, augment
+from acezero_gpu.geometry import cell_centres_px
+from acezero_gpu.network import Encoder, encode, feature_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class BufferConfig:
+    """How many patches are kept."""
+
+    samples_per_pass: int = 1024
+    """Cells drawn from one augmentation of one image, without replacement (all, if it has fewer)."""
+    max_passes: int = 10
+    """The most augmentations per image; the first one is the image as it is."""
+    max_patches: int = 8_000_000
+    """The most patches of all images together: with many images, each gets fewer passes, then fewer cells."""
+    device: str = "same"
+    """``same`` keeps patches on the computing device, ``cpu`` in main memory (slower steps, little GPU memory)."""
+    encode_batch: int = 8
+    """Images that are augmented and encoded together; they share one random scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchBatch:
+    """A training batch on the computing device."""
+
+    features: Float[Tensor, "n c"]
+    pixels: Float[Tensor, "n 2"]
+    """Cell centres in pixels of the unaugmented network image, so that a frame's camera serves all its patches."""
+    frames: Int[Tensor, " n"]
+
+
+class FeatureBuffer:
+    """Per image a fixed number of slots; images are encoded when a round first needs them, never twice."""
+
+    def __init__(self, images: int, passes: int, per_pass: int, channels: int, device: torch.device) -> None:
+        slots = passes * per_pass
+        self.passes = passes
+        self.per_pass = per_pass
+        self.compute_device = device
+        self.storage_device = device
+        self.features = torch.empty(0)
+        self._shape = (images, slots, channels)
+        self._filled = torch.zeros(images, dtype=torch.bool)
+        self.pixels = torch.empty(0)
+
+    @classmethod
+    def plan(
+        cls, images: int, cells: int, channels: int, config: BufferConfig, device: torch.device
+    ) -> "FeatureBuffer":
+        """Chooses passes and cells per pass within ``config``'s bounds; allocates nothing yet."""
+        per_pass = min(config.samples_per_pass, cells)
+        share = max(1, config.max_patches // max(1, images))
+        passes = max(1, min(config.max_passes, share // per_pass))
+        buffer = cls(images, passes, min(per_pass, share), channels, device)
+        if config.device == "cpu":
+            buffer.storage_device = torch.device("cpu")
+        return buffer
+
+    @property
+    def bytes_needed(self) -> int:
+        images, slots, channels = self._shape
+        return images * slots * (channels * 2 + 8)
+
+    def missing(self, frames: Int[Tensor, " f"]) -> Int[Tensor, " m"]:
+        """Those of ``frames`` that are not encoded yet."""
+        frames = frames.cpu()
+        return frames[~self._filled[frames]]
+
+    def fill(
+        self,
+        frames: Int[Tensor, " f"],
+        load: Callable[[Int[Tensor, " b"]], Float[Tensor, "b 1 h w"]],
+        encoder: Encoder,
+        augmentation: AugmentationConfig,
+        generator: torch.Generator,
+        batch: int = 8,
+    ) -> None:
+        """Encodes the missing ones of ``frames``; ``load`` gives network images on the computing device."""
+        if self.features.numel() == 0:
+            images, slots, channels = self._shape
+            dtype = feature_dtype(self.compute_device)
+            self.features = torch.empty(images, slots, channels, dtype=dtype, device=self.storage_device)
+            self.pixels = torch.empty(images, slots, 2, device=self.storage_device)
+        missing = self.missing(frames)
+        for part in missing.split(batch):
+            images = load(part)
+            for index in range(self.passes):
+                self._fill_pass(part, index, images, encoder, augmentation, generator)
+            self._filled[part] = True
+
+    def _fill_pass(
+        self,
+        frames: Int[Tensor, " b"],
+        index: int,
+        images: Float[Tensor, "b 1 h w"],
+        encoder: Encoder,
+        augmentation: AugmentationConfig,
+        generator: torch.Generator,
+    ) -> None:
+        if index == 0:
+            augmentation = AugmentationConfig(max_scale=1.0, max_rotation_deg=0.0, brightness=0.0, contrast=0.0)
+        warped = augment(images, augmentation, generator)
+        features = encode(encoder, warped.images)
+        rows, columns = features.shape[-2:]
+        centres = cell_centres_px(rows, columns, encoder.stride, device=features.device)
+        source = warped.source_px(centres)
+        inside = warped.inside(source)
+        # Random order with the cells outside last: the first ones are a draw without replacement. Where fewer
+        # cells than slots lie inside, the draw starts again from its beginning.
+        order = torch.rand(inside.shape, generator=generator, device=generator.device).to(features.device)
+        order = torch.where(inside, order, order + 1).argsort(dim=1)
+        available = inside.sum(1, keepdim=True).clamp_min(1)
+        slots = torch.arange(self.per_pass, device=features.device)
+        chosen = order.gather(1, slots % available)
+        flat = features.flatten(2).transpose(1, 2)
+        picked = flat.gather(1, chosen[..., None].expand(-1, -1, flat.shape[-1]))
+        where = slice(index * self.per_pass, (index + 1) * self.per_pass)
+        self.features[frames.to(self.storage_device), where] = picked.to(self.storage_device)
+        self.pixels[frames.to(self.storage_device), where] = source.gather(
+            1, chosen[..., None].expand(-1, -1, 2)
+        ).to(self.storage_device)
+
+    def sample(self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator) -> PatchBatch:
+        """``count`` patches drawn uniformly, with replacement, from the given frames."""
+        device = generator.device
+        choice = frames[torch.randint(len(frames), (count,), generator=generator, device=device)]
+        slot = torch.randint(self._shape[1], (count,), generator=generator, device=device)
+        flat_index = (choice * self._shape[1] + slot).to(self.storage_device)
+        features = self.features.flatten(0, 1).index_select(0, flat_index)
+        pixels = self.pixels.flatten(0, 1).index_select(0, flat_index)
+        target = self.compute_device
+        return PatchBatch(features.to(target), pixels.to(target), choice.to(target))

@@ -1,0 +1,52 @@
+"""What an encoder is, and the ways to get one."""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from acezero_gpu.network.dense_sift import DenseSiftEncoder
+from acezero_gpu.runtime import chunk_ranges
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Frozen, scene-agnostic features: one grey image in [0, 1] in, one column of ``channels`` per cell out."""
+
+    stride: int
+    """Side of a cell in pixels."""
+    channels: int
+    """Length of a feature."""
+    identifier: str
+    """Written into a map file: a map works with the encoder that it was trained on only."""
+
+    def __call__(self, images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c rows cols"]: ...
+
+
+def make_encoder(choice: str, device: torch.device) -> Encoder:
+    """``dense-sift``, or the path of a file with the weights of ACE's encoder.
+
+    Raises ``ValueError`` or ``OSError`` with a sentence when the file is missing or does not hold that network.
+    """
+    if choice == "dense-sift":
+        return DenseSiftEncoder().to(device)
+    path = Path(choice)
+    if not path.is_file():
+        raise ValueError(f"--encoder {choice}: no such file; give dense-sift or the path of an ACE encoder's weights.")
+    from acezero_gpu.network.ace_encoder import load_ace_encoder
+
+    return load_ace_encoder(path).to(device)
+
+
+def feature_dtype(device: torch.device) -> torch.dtype:
+    """How features are kept: half the bytes of float32, in the type that the device multiplies fastest."""
+    return torch.float16 if device.type == "cuda" else torch.bfloat16
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, images: Float[Tensor, "b 1 h w"], chunk: int = 8) -> Float[Tensor, "b c rows cols"]:
+    """Features of a batch, in chunks, kept in the storage type of the device."""
+    dtype = feature_dtype(images.device)
+    return torch.cat([encoder(images[part]).to(dtype) for part in chunk_ranges(len(images), chunk)])
