@@ -1,0 +1,22 @@
+"""Files in and out: poses, run folders, point clouds."""
+
+from acezero_gpu.io.ply import write_cameras, write_points
+from acezero_gpu.io.pose_file import (
+    match_to_images,
+    read_pose_file,
+    read_pose_folder,
+    read_poses,
+    write_pose_file,
+)
+from acezero_gpu.io.run_folder import RunFolder
+
+__all__ = [
+    "RunFolder",
+    "match_to_images",
+    "read_pose_file",
+    "read_pose_folder",
+    "read_poses",
+    "write_cameras",
+    "write_points",
+    "write_pose_file",
+]

@@ -1,0 +1,244 @@
+"""Which image files take part: found, ordered, and probed for one common size."""
+
+import glob
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from PIL import Image
+
+from acezero_gpu.runtime import InputError
+
+LOG = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".pnm"}
+)
+"""What counts as an image in a folder; a glob or a list may name any file that Pillow reads."""
+
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap width and height."""
+
+Skipped = tuple[str, str]
+"""A file that was left out, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Image files of one common size, in the order that every other table of a run follows."""
+
+    names: tuple[str, ...]
+    """The image paths as they were given; unique."""
+    paths: tuple[Path, ...]
+    """Where each file lies, seen from the working directory."""
+    width: int
+    """Columns of every image, after EXIF rotation."""
+    height: int
+    """Rows of every image, after EXIF rotation."""
+    skipped: tuple[Skipped, ...] = ()
+    """``(path, reason)`` of each file that was named but could not be read."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Iterable[int]) -> "ImageSet":
+        """The images at these positions, in this order."""
+        rows = [int(index) for index in indices]
+        return replace(
+            self, names=tuple(self.names[i] for i in rows), paths=tuple(self.paths[i] for i in rows)
+        )
+
+    def without(self, failed: dict[int, str], minimum: int) -> "ImageSet":
+        """The set less the images that turned out unreadable (position -> reason), with a warning for them."""
+        if not failed:
+            return self
+        skipped = tuple((self.names[i], reason) for i, reason in sorted(failed.items()))
+        warn_skipped(skipped)
+        kept = self.subset(i for i in range(len(self)) if i not in failed)
+        kept = replace(kept, skipped=self.skipped + skipped)
+        require_minimum(len(kept), minimum, kept.skipped)
+        return kept
+
+
+def resolve_images(spec: str | Path, *, limit: int | None = None, minimum: int = 2) -> ImageSet:
+    """The images that ``spec`` names: a glob, a folder, a text file with one path per line, or one image.
+
+    A folder gives its image files, not those of folders below it. Globs and folders are ordered
+    alphabetically; a list keeps its order, its paths are relative to the list's own folder, and blank lines
+    and lines that start with ``#`` are skipped. ``limit`` keeps the first so many. Files that cannot be read
+    are left out with a warning and stand in ``ImageSet.skipped``; only headers are read here, so damage
+    further on is found by ``load_grey``.
+
+    Raises ``InputError`` when nothing matches, when fewer than ``minimum`` images remain, when a listed file
+    does not exist, and when the images differ in size.
+    """
+    named = _named_files(spec)
+    if not named:
+        raise InputError(
+            f"{spec}: no image matches; give a folder, a quoted glob such as 'photos/*.jpg', or a list."
+        )
+    if limit is not None:
+        named = named[:limit]
+    with ThreadPoolExecutor() as pool:
+        probes = list(pool.map(_probe, [path for _, path in named]))
+    readable = [(pair, size) for pair, size in zip(named, probes, strict=True) if not isinstance(size, str)]
+    skipped = tuple(
+        (pair[0], size) for pair, size in zip(named, probes, strict=True) if isinstance(size, str)
+    )
+    warn_skipped(skipped)
+    require_minimum(len(readable), minimum, skipped, spec)
+    width, height = _common_size([pair[0] for pair, _ in readable], [size for _, size in readable])
+    names = tuple(pair[0] for pair, _ in readable)
+    return ImageSet(names, tuple(pair[1] for pair, _ in readable), width, height, skipped)
+
+
+def frame_key(name: str | PurePath) -> str:
+    """What the files of one frame share: the stem without a trailing ``color``, ``depth`` or ``pose``.
+
+    ``frame-000000.color.png``, ``frame-000000.depth.png`` and ``frame-000000.pose.txt`` all give
+    ``frame-000000``.
+    """
+    stem = PurePath(name).stem
+    for word in ("color", "colour", "rgb", "depth", "pose"):
+        for separator in "._-":
+            if stem.lower().endswith(separator + word):
+                return stem[: -len(word) - 1]
+    return stem
+
+
+def unique_index(keys: Sequence[str]) -> dict[str, int]:
+    """Position of each key that occurs once."""
+    counts = Counter(keys)
+    return {key: i for i, key in enumerate(keys) if counts[key] == 1}
+
+
+def match_by_key(names: Sequence[str], candidates: Sequence[str]) -> list[int | None]:
+    """For every image name the candidate of the same frame, or None.
+
+    The strictest rule that finds anything decides for the whole set: full name, file name, stem, then
+    ``frame_key``; a key that occurs twice on either side matches nothing, so no file serves two images.
+    """
+    rules: tuple[Callable[[str], str], ...] = (
+        str,
+        lambda name: PurePath(name).name,
+        lambda name: PurePath(name).stem,
+        frame_key,
+    )
+    for rule in rules:
+        ours = unique_index([rule(name) for name in names])
+        theirs = unique_index([rule(name) for name in candidates])
+        if ours.keys() & theirs.keys():
+            return [theirs.get(key) if key in ours else None for key in map(rule, names)]
+    return [None] * len(names)
+
+
+def match_files(
+    names: Sequence[str], files: Sequence[Path], *, spec: str | Path, kind: str
+) -> list[Path | None]:
+    """For every image the file that belongs to it, or None, from files in alphabetical order.
+
+    Where ``match_by_key`` finds nothing at all, images and files are paired in alphabetical order, and
+    ``InputError`` is raised if there are not as many of both.
+    """
+    matches = match_by_key(names, [file.name for file in files])
+    if all(match is None for match in matches):
+        if len(files) != len(names):
+            raise InputError(
+                f"{spec}: {len(files)} {kind} for {len(names)} images, and no name in common; "
+                "name them like the images, or give one per image."
+            )
+        in_order = sorted(range(len(names)), key=lambda row: names[row])
+        for rank, row in enumerate(in_order):
+            matches[row] = rank
+    return [None if match is None else files[match] for match in matches]
+
+
+def files_of(spec: str | Path, suffixes: frozenset[str]) -> list[Path]:
+    """Files of a folder that carry one of the suffixes, or those that a glob matches, alphabetically."""
+    folder = Path(spec)
+    if folder.is_dir():
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    if folder.is_file():
+        return [folder]
+    return [path for path in map(Path, sorted(glob.glob(str(spec), recursive=True))) if path.is_file()]
+
+
+def warn_skipped(skipped: Sequence[Skipped]) -> None:
+    """One log line for all of them, so that a folder of broken files does not flood the terminal."""
+    if skipped:
+        shown = "; ".join(f"{path} ({reason})" for path, reason in skipped[:10])
+        more = f"; and {len(skipped) - 10} more" if len(skipped) > 10 else ""
+        LOG.warning("left out %d unreadable image file(s): %s%s", len(skipped), shown, more)
+
+
+def require_minimum(
+    count: int, minimum: int, skipped: Sequence[Skipped] = (), spec: str | Path | None = None
+) -> None:
+    if count < minimum:
+        left_out = (
+            f", {len(skipped)} could not be read (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        )
+        start = f"{spec}: " if spec is not None else ""
+        raise InputError(
+            f"{start}{count} usable image(s){left_out}; at least {minimum} are needed, add more."
+        )
+
+
+def _named_files(spec: str | Path) -> list[tuple[str, Path]]:
+    path = Path(spec)
+    if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
+        return _listed_files(path)
+    return [(str(found), found) for found in files_of(spec, IMAGE_SUFFIXES)]
+
+
+def _listed_files(list_file: Path) -> list[tuple[str, Path]]:
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{list_file}: neither an image nor a text list; give one image path per line."
+        ) from None
+    named: dict[str, Path] = {}
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        path = list_file.parent / name
+        if not path.is_file():
+            raise InputError(
+                f"{list_file}:{number}: no file {path}; give paths relative to the list, with their suffix."
+            )
+        if name in named:
+            raise InputError(f"{list_file}:{number}: {name} is listed twice; remove one of the two lines.")
+        named[name] = path
+    return list(named.items())
+
+
+def _probe(path: Path) -> tuple[int, int] | str:
+    """Width and height after EXIF rotation, or why the file cannot be read."""
+    try:
+        if path.stat().st_size == 0:
+            return "empty file"
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
+        return (height, width) if sideways else (width, height)
+    except Exception as error:  # Pillow's format plugins raise almost any type for a damaged header
+        return f"{type(error).__name__}: {error}"
+
+
+def _common_size(names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    if not sizes:
+        return 0, 0
+    (width, height), count = Counter(sizes).most_common(1)[0]
+    for name, size in zip(names, sizes, strict=True):
+        if size != (width, height):
+            raise InputError(
+                f"{name} is {size[0]}x{size[1]} but {count} of {len(names)} images are {width}x{height}; "
+                "all images of one run must have the same size, so resize it or leave it out."
+            )
+    return width, height

@@ -1,0 +1,106 @@
+"""The folder that one run writes into: its file names, and what may be overwritten."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from acezero_gpu.io.atomic import write_atomically
+from acezero_gpu.runtime import InputError
+
+RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
+"""Files whose presence means that the folder holds a finished or an interrupted run."""
+OTHER_PATTERNS = ("config.toml", "log.txt", "points.ply", "cameras.ply", "reconstruction.png")
+"""Files of a run that alone do not forbid another one."""
+
+
+class RunFolder:
+    """Names and writes the files of a run; what is written here appears complete or not at all."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def poses_final(self) -> Path:
+        """Poses of the last registration."""
+        return self.path / "poses_final.txt"
+
+    @property
+    def log(self) -> Path:
+        """What the terminal showed."""
+        return self.path / "log.txt"
+
+    @property
+    def summary(self) -> Path:
+        """Counts, times and settings of the finished run."""
+        return self.path / "summary.json"
+
+    @property
+    def config(self) -> Path:
+        """The settings that reproduce the run."""
+        return self.path / "config.toml"
+
+    def poses(self, step: str | int) -> Path:
+        """Poses after the registration of a step."""
+        return self.path / f"poses_{step}.txt"
+
+    def poses_preliminary(self, step: str | int) -> Path:
+        """Poses after the mapping of a step, as refined there, before its registration."""
+        return self.path / f"poses_{step}_preliminary.txt"
+
+    def map(self, step: str | int) -> Path:
+        """The scene map that a step trained."""
+        return self.path / f"map_{step}.safetensors"
+
+    def earlier_results(self) -> list[Path]:
+        """Result files that lie here already."""
+        return sorted({path for pattern in RESULT_PATTERNS for path in self.path.glob(pattern)})
+
+    def prepare(self, overwrite: bool = False) -> None:
+        """Make the folder ready for a new run.
+
+        ``InputError`` if it holds results and ``overwrite`` is off, or if it cannot be written. With
+        ``overwrite``, files of an earlier run are removed by their names, and nothing else.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            earlier = self.earlier_results()
+            if earlier and not overwrite:
+                raise InputError(
+                    f"{self.path}: holds results already ({earlier[0].name}); "
+                    "give another folder, or --overwrite to replace them."
+                )
+            for pattern in RESULT_PATTERNS + OTHER_PATTERNS if overwrite else ():
+                for path in self.path.glob(pattern):
+                    path.unlink(missing_ok=True)
+            probe = self.path / ".writable"
+            write_atomically(probe, "")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); give a folder that you may write to."
+            ) from error
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file of the run."""
+        path = self.path / name
+        write_atomically(path, text)
+        return path
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a JSON file of the run; keys keep their order."""
+        return self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write_toml(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a TOML file of the run; TOML has no null, so keys whose value is None are left out."""
+        return self.write_text(name, tomli_w.dumps(_without_none(content)))
+
+
+def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in content.items()
+        if value is not None
+    }
