@@ -37,7 +37,7 @@ def confidence_colours(confidence: Float[Tensor, " n"], reliable: float = 1000.0
 
 
 def scene_extent(points: Float[Tensor, "n 3"]) -> float:
-    """Half the diagonal of the box that holds the middle 80 % of the points along each axis; 1 for no points."""
+    """Half the diagonal of the box of the middle 80 % of the points along each axis; 1 for no points."""
     if len(points) == 0:
         return 1.0
     limits = torch.quantile(_thinned(points).float(), points.new_tensor([0.1, 0.9]).float(), dim=0)

@@ -51,26 +51,23 @@ def find_depth_files(spec: str | Path, names: Sequence[str]) -> DepthFiles:
     """
     files = files_of(spec, DEPTH_SUFFIXES)
     if not files:
-        raise InputError(
-            f"{spec}: no depth map matches; give a folder or a glob of 16-bit PNG or .npy files."
-        )
+        raise InputError(f"{spec}: no depth map matches; give a folder or glob of 16-bit PNG or .npy files.")
     return DepthFiles(tuple(match_files(names, files, spec=spec, kind="depth maps")))
 
 
 def read_depth(path: Path) -> Float[Tensor, "h w"]:
     """One depth map in metres; what is not finite, negative or marked invalid becomes 0."""
+    in_metres = path.suffix.lower() == ".npy"
     try:
-        values = (
-            np.load(path) if path.suffix.lower() == ".npy" else iio.imread(path, plugin="pillow", index=0)
-        )
+        values = np.load(path) if in_metres else iio.imread(path, plugin="pillow", index=0)
     except Exception as error:  # decoders raise almost any type for damaged data
         raise InputError(f"{path}: not a readable depth map ({error}); replace or remove it.") from error
-    if values.ndim != 2 or (path.suffix.lower() != ".npy" and values.dtype.itemsize < 2):
+    if values.ndim != 2 or (not in_metres and values.dtype.itemsize < 2):
         raise InputError(
             f"{path}: a depth map is one channel, 16-bit millimetres or .npy metres, "
             f"but this is {values.dtype} of shape {values.shape}; convert it."
         )
-    if path.suffix.lower() != ".npy":
+    if not in_metres:
         values = np.where(values == INVALID_MM, 0, values) / 1000.0
     depth = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     return torch.from_numpy(np.maximum(depth, 0.0))

@@ -53,7 +53,7 @@ class ImageSet:
         )
 
     def without(self, failed: dict[int, str], minimum: int) -> "ImageSet":
-        """The set less the images that turned out unreadable (position -> reason), with a warning for them."""
+        """The set less the images that turned out unreadable (position -> reason), with a warning."""
         if not failed:
             return self
         skipped = tuple((self.names[i], reason) for i, reason in sorted(failed.items()))
@@ -79,7 +79,7 @@ def resolve_images(spec: str | Path, *, limit: int | None = None, minimum: int =
     named = _named_files(spec)
     if not named:
         raise InputError(
-            f"{spec}: no image matches; give a folder, a quoted glob such as 'photos/*.jpg', or a list."
+            f"{spec}: no image matches; give a folder, a glob such as 'photos/*.jpg', or a list."
         )
     if limit is not None:
         named = named[:limit]
@@ -164,7 +164,8 @@ def files_of(spec: str | Path, suffixes: frozenset[str]) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     if folder.is_file():
         return [folder]
-    return [path for path in map(Path, sorted(glob.glob(str(spec), recursive=True))) if path.is_file()]
+    found = sorted(glob.glob(str(spec), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    return [path for path in map(Path, found) if path.is_file()]
 
 
 def warn_skipped(skipped: Sequence[Skipped]) -> None:
@@ -184,7 +185,7 @@ def require_minimum(
         )
         start = f"{spec}: " if spec is not None else ""
         raise InputError(
-            f"{start}{count} usable image(s){left_out}; at least {minimum} are needed, add more."
+            f"{start}{count} usable image(s){left_out}; add some, at least {minimum} are needed."
         )
 
 
@@ -200,7 +201,7 @@ def _listed_files(list_file: Path) -> list[tuple[str, Path]]:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(
-            f"{list_file}: neither an image nor a text list; give one image path per line."
+            f"{list_file}: neither image nor text; a list has one image path per line."
         ) from None
     named: dict[str, Path] = {}
     for number, line in enumerate(lines, start=1):

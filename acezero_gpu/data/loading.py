@@ -30,7 +30,7 @@ class LoadedImages:
 
     @property
     def scale_xy(self) -> tuple[float, float]:
-        """Working pixels per original pixel, along x and y; they differ by the rounding of the longer side."""
+        """Working pixels per original pixel, along x and y; rounding the longer side makes them differ."""
         height, width = self.pixels.shape[-2:]
         return width / self.image_set.width, height / self.image_set.height
 
@@ -75,7 +75,7 @@ def load_grey(
 def load_colours(
     paths: Sequence[Path], size_px: tuple[int, int], *, workers: int | None = None
 ) -> UInt8[Tensor, "n h w 3"]:
-    """RGB of the images at ``size_px`` = (width, height), for colouring points; black where decoding fails."""
+    """RGB of the images at ``size_px`` = (width, height), for colouring points; black where undecodable."""
     width, height = size_px
     colours = torch.zeros((len(paths), height, width, 3), dtype=torch.uint8)
 
@@ -102,7 +102,7 @@ def _run_threads(load: Callable[[int], None], count: int, workers: int | None) -
 
 
 def _decode(path: Path, mode: str, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pixels of the upright image at ``size_px``; the Lanczos kernel widens with the reduction (antialiasing)."""
+    """Pixels of the upright image at ``size_px``; Lanczos, whose kernel widens with the reduction."""
     with Image.open(path) as image:
         if image.format == "JPEG":
             return np.array(_decode_jpeg(image, mode, size_px))
@@ -111,7 +111,7 @@ def _decode(path: Path, mode: str, size_px: tuple[int, int]) -> NDArray[np.uint8
 
 
 def _decode_jpeg(image: Image.Image, mode: str, size_px: tuple[int, int]) -> Image.Image:
-    """Through Pillow itself: its draft mode decodes luma alone, at 1/2, 1/4 or 1/8 scale, many times faster."""
+    """Through Pillow itself: its draft mode decodes luma alone, at 1/2, 1/4 or 1/8 scale: far faster."""
     sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
     stored_size = size_px[::-1] if sideways else size_px
     drafted = image.draft(mode, stored_size)

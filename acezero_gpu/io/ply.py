@@ -40,10 +40,9 @@ def write_cameras(
     start, end = corners[:, [a for a, _ in FRUSTUM_EDGES]], corners[:, [b for _, b in FRUSTUM_EDGES]]
     along = torch.nn.functional.normalize(end - start, dim=-1)
     forward = cam_from_world[:, None, 2, :3].expand_as(along)
-    # Base edges lie across the viewing direction, so this cross product vanishes for none of the eight edges.
-    side = torch.nn.functional.normalize(torch.linalg.cross(along, forward), dim=-1) * (
-        size * _EDGE_WIDTH / 2
-    )
+    # No edge lies along the viewing direction, so this cross product never vanishes.
+    across = torch.nn.functional.normalize(torch.linalg.cross(along, forward), dim=-1)
+    side = across * (size * _EDGE_WIDTH / 2)
     quads = torch.stack([start - side, start + side, end + side, end - side], dim=2)
     strips = quads.flatten(0, 2)
     first = 4 * np.arange(len(strips) // 4, dtype=np.int32)[:, None, None]

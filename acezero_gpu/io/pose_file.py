@@ -10,6 +10,7 @@ characters themselves; an unquoted name is read as it stands. Lines that start w
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +91,7 @@ def read_pose_folder(
     """
     files = files_of(spec, POSE_SUFFIXES)
     if not files:
-        raise InputError(
-            f"{spec}: no pose file matches; give a folder or glob of 4x4 text files, or a pose file."
-        )
+        raise InputError(f"{spec}: nothing there; give a pose file, or a folder or glob of 4x4 text files.")
     matches = match_files(names, files, spec=spec, kind="pose files")
     cam_from_world = torch.eye(4, dtype=torch.float64)[:3].repeat(len(names), 1, 1)
     confidence = torch.zeros(len(names), dtype=dtype)
@@ -121,18 +120,12 @@ def read_poses(
     """
     path = Path(spec)
     if path.is_file():
-        views = match_to_images(
-            read_pose_file(path, dtype=dtype), names, allow_missing=allow_missing, source=spec
-        )
-        if focal_px is None:
-            return views
-        return PosedViews(
-            views.names, views.cam_from_world, torch.full_like(views.focal_px, focal_px), views.confidence
-        )
+        views = read_pose_file(path, dtype=dtype)
+        if focal_px is not None:
+            views = replace(views, focal_px=torch.full_like(views.focal_px, focal_px))
+        return match_to_images(views, names, allow_missing=allow_missing, source=spec)
     if focal_px is None:
-        raise InputError(
-            f"{spec}: these poses carry no focal length; give it in pixels of the original images."
-        )
+        raise InputError(f"{spec}: these poses carry no focal length; give it, in pixels of the image files.")
     return read_pose_folder(spec, names, focal_px, allow_missing=allow_missing, dtype=dtype)
 
 
@@ -154,7 +147,7 @@ def match_to_images(
         raise InputError(f"{source}: no pose for image {absent[0]}; add it or leave the image out.")
     found = torch.tensor([match is not None for match in matches], dtype=torch.bool)
     rows = torch.tensor([0 if match is None else match for match in matches], dtype=torch.int64)
-    pose = views.cam_from_world.tensor()[rows]
+    pose = _plain(views.cam_from_world)[rows]
     pose[~found] = pose.new_tensor([0, 0, 0, 0, 0, 0, 1])
     confidence = torch.where(found, views.confidence[rows], 0.0)
     return PosedViews(tuple(names), pp.SE3(pose), views.focal_px[rows], confidence)
@@ -167,9 +160,13 @@ def quote_name(name: str) -> str:
     return '"' + "".join(_ESCAPES.get(letter, letter) for letter in name) + '"'
 
 
+def _plain(pose: Tensor) -> Tensor:
+    """The seven numbers of a pypose tensor, or of a tensor that holds them already."""
+    return pose.tensor() if isinstance(pose, pp.LieTensor) else pose
+
+
 def _file_rows(views: PosedViews) -> Tensor:
-    pose = torch.as_tensor(views.cam_from_world).detach().cpu()
-    pose = pose.tensor() if isinstance(pose, pp.LieTensor) else pose
+    pose = _plain(views.cam_from_world).detach().cpu()
     finite = pose.isfinite().all(-1)
     pose = torch.where(finite[:, None], pose, pose.new_tensor([0, 0, 0, 0, 0, 0, 1]))
     confidence = torch.where(finite, views.confidence.detach().cpu(), 0.0)
@@ -219,9 +216,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); check the path of the poses."
-        ) from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
 
 
 def _read_matrix(path: Path) -> Tensor | None:
@@ -233,17 +228,13 @@ def _read_matrix(path: Path) -> Tensor | None:
     except ValueError:
         raise InputError(f"{path}: not a table of numbers; a pose is a 4x4 camera-to-world matrix.") from None
     if matrix.shape not in ((4, 4), (3, 4)):
-        raise InputError(
-            f"{path}: a pose is a 4x4 camera-to-world matrix, but this has shape {matrix.shape}."
-        )
+        raise InputError(f"{path}: a pose is a 4x4 camera-to-world matrix, not one of shape {matrix.shape}.")
     if not np.isfinite(matrix).all():
         return None
     rotation = matrix[:3, :3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
     last_row_fits = len(matrix) == 3 or np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6)
     if error > RIGID_TOLERANCE or np.linalg.det(rotation) < 0 or not last_row_fits:
-        raise InputError(
-            f"{path}: not a rigid camera-to-world matrix (rotation and translation); correct it."
-        )
+        raise InputError(f"{path}: not a rigid camera-to-world matrix; correct or remove it.")
     world_from_cam = torch.from_numpy(matrix[:3])
     return torch.cat([orthonormalise(world_from_cam[:, :3]), world_from_cam[:, 3:]], dim=-1)

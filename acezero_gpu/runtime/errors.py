@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """The user must change a file or a flag; the message is one sentence that names it and says what to do."""
+    """The user must change a file or a flag; the message is a sentence that names it and says what to do."""
