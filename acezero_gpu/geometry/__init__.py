@@ -16,11 +16,13 @@ from acezero_gpu.geometry.pose import (
     transform_points,
 )
 from acezero_gpu.geometry.reprojection import Reprojection, project, reproject, reprojection_jacobian
+from acezero_gpu.geometry.triangulation import Triangulation, triangulate, triangulate_tracks
 
 __all__ = [
     "PinholeCamera",
     "Reprojection",
     "Similarity",
+    "Triangulation",
     "camera_centres",
     "cell_centres_px",
     "compose",
@@ -37,4 +39,6 @@ __all__ = [
     "rotation_angle_deg",
     "se3_from_matrix",
     "transform_points",
+    "triangulate",
+    "triangulate_tracks",
 ]
