@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from acezero_gpu.geometry import Similarity, fit_similarity
+from acezero_gpu.geometry import Similarity, fit_similarity, nearest_rotation
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for
 
 CHUNK_BYTES = 64 * 2**20
@@ -89,14 +89,6 @@ def fit_cameras(
         fitted = nearest_rotation(2 * scale[:, None, None] * covariance / problem.tolerance**2 + orientation)
     translation = target_mean - scale[:, None] * (fitted @ source_mean[..., None])[..., 0]
     return Similarity(scale, fitted, translation)
-
-
-def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation that maximises ``tr(Rᵀ A)`` (Kabsch): the singular values replaced by 1, 1, ±1."""
-    u, _, vh = torch.linalg.svd(matrix)
-    sign = torch.ones_like(u[..., 0])
-    sign[..., 2] = torch.linalg.det(u @ vh).sign()
-    return (u * sign[..., None, :]) @ vh
 
 
 def _errors(

@@ -14,12 +14,11 @@ from acezero_gpu.evaluation.similarity_ransac import (
     best_samples,
     draw_samples,
     least_median,
-    nearest_rotation,
     refine,
     score_similarities,
     select,
 )
-from acezero_gpu.geometry import Similarity, camera_centres, rotation_angle_deg
+from acezero_gpu.geometry import Similarity, camera_centres, nearest_rotation, rotation_angle_deg
 
 
 class AlignmentStatus(Enum):

@@ -1,6 +1,6 @@
 """Frames, cameras, and the way between pixels and rays. See docs/conventions.md."""
 
-from acezero_gpu.geometry.alignment import Similarity, fit_similarity
+from acezero_gpu.geometry.alignment import Similarity, fit_similarity, nearest_rotation
 from acezero_gpu.geometry.camera import PinholeCamera
 from acezero_gpu.geometry.cells import cell_centres_px, grid_size
 from acezero_gpu.geometry.pose import (
@@ -31,6 +31,7 @@ __all__ = [
     "hat",
     "invert",
     "matrix_from_se3",
+    "nearest_rotation",
     "orthonormalise",
     "project",
     "reproject",

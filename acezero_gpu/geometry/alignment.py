@@ -1,5 +1,6 @@
 """Closed-form alignment of point sets (Kabsch; Umeyama, PAMI 1991), batched and weighted."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,18 @@ class Similarity:
         return torch.cat([rotation, -rotation @ centres[..., None]], dim=-1)
 
 
+def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotation that maximises ``tr(Rᵀ A)``: the singular values of A replaced by 1, 1 and ±1 (Kabsch).
+
+    A matrix that is not finite gives NaN; an SVD of it would raise for the whole batch.
+    """
+    finite = matrix.isfinite().all(-1).all(-1)[..., None, None]
+    u, _, vh = torch.linalg.svd(matrix.where(finite, 0.0))
+    sign = torch.ones_like(u[..., 0])
+    sign[..., 2] = torch.linalg.det(u @ vh).sign()
+    return ((u * sign[..., None, :]) @ vh).where(finite, math.nan)
+
+
 def fit_similarity(
     source: Float[Tensor, "*batch n 3"],
     target: Float[Tensor, "*batch n 3"],
@@ -38,7 +51,8 @@ def fit_similarity(
     """Least squares over rotation, translation and, if wanted, scale.
 
     Rotations are proper (det = +1) also for noisy or planar sets. Fewer than three independent points leave the
-    rotation undetermined; the result is then finite but arbitrary within the undetermined part.
+    rotation undetermined; the result is then finite but arbitrary within the undetermined part. A batch element
+    with a non-finite point gives NaN and leaves the others alone.
     """
     if weights is None:
         weights = torch.ones_like(source[..., 0])
@@ -47,13 +61,12 @@ def fit_similarity(
     target_mean = (weights[..., None] * target).sum(-2, keepdim=True)
     source_0, target_0 = source - source_mean, target - target_mean
     covariance = (weights[..., None] * target_0).transpose(-1, -2) @ source_0
-    u, singular, vh = torch.linalg.svd(covariance)
-    sign = torch.ones_like(singular)
-    sign[..., 2] = torch.linalg.det(u @ vh).sign()
-    rotation = (u * sign[..., None, :]) @ vh
+    rotation = nearest_rotation(covariance)
     variance = (weights * source_0.square().sum(-1)).sum(-1)
-    scale = (singular * sign).sum(-1) / variance.clamp_min(torch.finfo(variance.dtype).tiny)
+    scale = (rotation * covariance).sum((-1, -2)) / variance.clamp_min(torch.finfo(variance.dtype).tiny)
     if not with_scale:
         scale = torch.ones_like(scale)
-    translation = target_mean[..., 0, :] - scale[..., None] * (rotation @ source_mean[..., 0, :, None])[..., 0]
+    translation = (
+        target_mean[..., 0, :] - scale[..., None] * (rotation @ source_mean[..., 0, :, None])[..., 0]
+    )
     return Similarity(scale, rotation, translation)
