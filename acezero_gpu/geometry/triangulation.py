@@ -39,10 +39,10 @@ def triangulate(
     """The point of least squared reprojection error, from normalised image coordinates ``(x/z, y/z)``.
 
     Starts where the squared distance to the rays is least (the midpoint: ``Σ (I - d dᵀ)(X - c) = 0``), then
-    minimises ``Σ |π(R X + t) - x|²`` by Levenberg-Marquardt; both solve 3x3 systems only (Hartley & Zisserman,
-    ch. 12). Observations outside ``mask`` have no influence, whatever they hold. A point with parallel rays
-    (below 0.1 degrees in float32), too few views or a solution behind a camera is not ``valid`` and leaves the
-    others untouched.
+    minimises ``Σ |π(R X + t) - x|²`` by Levenberg-Marquardt; both solve 3x3 systems only (Hartley &
+    Zisserman, ch. 12). Observations outside ``mask`` have no influence, whatever they hold. A point with
+    parallel rays (below 0.1 degrees in float32), too few views or a solution behind a camera is not ``valid``
+    and leaves the others untouched.
     """
     points, views = normalised.shape[:2]
     if mask is None:
@@ -71,9 +71,9 @@ def triangulate_tracks(
 ) -> Triangulation:
     """``triangulate`` for tracks of any length: observation k shows ``point_index[k]`` in ``view_index[k]``.
 
-    Observations may come in any order, and points without any are not ``valid``. A view counts once for each of
-    its observations. ``angle_deg`` is found in two sweeps (the ray farthest from the mean ray, then the ray
-    farthest from that one), which is exact for two views and never above the true largest angle.
+    Observations may come in any order, and points without any are not ``valid``. A view counts once for each
+    of its observations. ``angle_deg`` is found in two sweeps (the ray farthest from the mean ray, then the
+    ray farthest from that one), which is exact for two views and never above the true largest angle.
     """
     cameras = cam_from_world[view_index]
 
@@ -150,7 +150,7 @@ def _refine(
     point_index: Int[Tensor, " k"],
     reduce: Reduce,
 ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, " p"]]:
-    """Levenberg-Marquardt on the squared reprojection error, which no step raises; returns its final value too."""
+    """Levenberg-Marquardt on the squared reprojection error, which no step raises; also its final value."""
     damping = torch.full_like(points[:, 0], 1e-4)
     residuals, jacobian = _linearise(points, normalised, cameras, point_index)
     cost = reduce(weight * residuals.square().sum(-1))
