@@ -1,0 +1,206 @@
+"""Non-linear refinement of absolute poses: many small Levenberg-Marquardt problems advance together."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera, compose, orthonormalise
+from acezero_gpu.geometry.reprojection import MIN_DEPTH
+from acezero_gpu.pnp.robust_loss import LossName, RobustLoss, robust_loss
+from acezero_gpu.pnp.status import PoseStatus
+
+_BEHIND_PX = 1e4
+"""Residual counted for a point behind the camera: constant, so it has no gradient, but a step that moves a
+point behind raises the cost and is rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementConfig:
+    iterations: int = 10
+    """Steps tried per problem; always all of them, since stopping early would wait for the device."""
+    loss: LossName = "squared"
+    """Robust loss of the reprojection error, by name (see ``robust_loss``)."""
+    loss_scale_px: float = 10.0
+    """Scale of the robust loss in pixels; no effect on ``squared``."""
+    initial_damping: float = 1e-4
+    """First factor of the diagonal that is added to the normal matrix (Marquardt's scaling)."""
+    damping_decrease: float = 0.1
+    """Factor on the damping after a step that lowered the cost."""
+    damping_increase: float = 10.0
+    """Factor on the damping after a step that was rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedPose:
+    """Result of ``refine_absolute_pose``."""
+
+    cam_from_world: Float[Tensor, "*batch 3 4"]
+    """The pose of the lowest cost that was visited."""
+    cost: Float[Tensor, "*batch"]
+    """``sum_i weight_i * loss(error_px_i²)`` there."""
+    normal_matrix: Float[Tensor, "*batch 6 6"]
+    """``JᵀWJ`` there, for the step ``(translation, rotation)`` of ``geometry.retract``; its inverse times the
+    residual variance is the covariance."""
+    status: Int64[Tensor, "*batch"]
+    """``OK`` or ``NOT_REFINED``, of ``PoseStatus``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Inputs with one row per component and all batch dimensions expanded."""
+
+    points_h: Float[Tensor, "*batch 4 n"]
+    pixels: Float[Tensor, "*batch 2 n"]
+    weights: Float[Tensor, "*batch n"]
+    focal: Float[Tensor, "*#batch 2"]
+    principal: Float[Tensor, "*#batch 2"]
+    loss: RobustLoss
+    scale_px: float
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    pose: Float[Tensor, "*batch 3 4"]
+    cost: Float[Tensor, "*batch"]
+    normal: Float[Tensor, "*batch 6 6"]
+    gradient: Float[Tensor, "*batch 6 1"]
+
+
+def refine_absolute_pose(
+    points: Float[Tensor, "*#batch n 3"],
+    pixels: Float[Tensor, "*#batch n 2"],
+    camera: PinholeCamera,
+    initial: Float[Tensor, "*batch 3 4"],
+    config: RefinementConfig | None = None,
+    *,
+    weights: Float[Tensor, "*#batch n"] | Bool[Tensor, "*#batch n"] | None = None,
+) -> RefinedPose:
+    """Minimise ``sum_i w_i loss(|pixel_i - project(R x_i + t)|²)`` over the pose.
+
+    Each problem has its own damping; a step is kept only if it lowers that problem's cost, so the result is never
+    worse than ``initial``. Points of weight zero may hold anything. Points behind the camera pull nowhere and
+    cost a constant. Problems whose points do not determine a pose, or that hold values that are not finite, end
+    with status ``NOT_REFINED``; they do not touch the others. The camera's batch dimensions broadcast against
+    those of ``initial``.
+
+    Reference: Madsen, Nielsen and Tingleff, Methods for non-linear least squares problems, 2004; robust losses by
+    iteratively reweighted least squares. Differs from ACE0, which calls OpenCV's solver on one image at a time.
+    """
+    config = config or RefinementConfig()
+    problem = _problem(points, pixels, camera, initial, config, weights)
+    state = _linearise(problem, initial)
+    damping = torch.full_like(state.cost, config.initial_damping)
+    for _ in range(config.iterations):
+        trial = _linearise(problem, _stepped(state, damping))
+        better = trial.cost < state.cost  # false for NaN
+        damping = damping * torch.where(better, config.damping_decrease, config.damping_increase)
+        damping = damping.clamp(1e-9, 1e9)
+        state = _State(
+            torch.where(better[..., None, None], trial.pose, state.pose),
+            torch.where(better, trial.cost, state.cost),
+            torch.where(better[..., None, None], trial.normal, state.normal),
+            torch.where(better[..., None, None], trial.gradient, state.gradient),
+        )
+    rotation = orthonormalise(state.pose[..., :3])  # products of many rotations drift in float32
+    pose = torch.cat([rotation, state.pose[..., 3:]], dim=-1)
+    solved = _is_determined(state.normal) & state.cost.isfinite() & pose.isfinite().all(-1).all(-1)
+    pose = torch.where(solved[..., None, None], pose, initial)
+    status = torch.where(solved, int(PoseStatus.OK), int(PoseStatus.NOT_REFINED))
+    return RefinedPose(pose, state.cost, state.normal, status)
+
+
+def _problem(
+    points: Tensor,
+    pixels: Tensor,
+    camera: PinholeCamera,
+    initial: Tensor,
+    config: RefinementConfig,
+    weights: Tensor | None,
+) -> _Problem:
+    batch, n = initial.shape[:-2], points.shape[-2]
+    if weights is None:
+        weights = points.new_ones(n)
+    used = weights > 0
+    points = torch.where(used[..., None], points, 0).transpose(-1, -2)
+    points_h = torch.cat([points, torch.ones_like(points[..., :1, :])], dim=-2)
+    pixels = torch.where(used[..., None], pixels, 0).transpose(-1, -2)
+    return _Problem(
+        points_h.expand(*batch, 4, n).contiguous(),
+        pixels.expand(*batch, 2, n),
+        weights.to(points.dtype).expand(*batch, n),
+        camera.focal_px,
+        camera.principal_point_px,
+        robust_loss(config.loss),
+        config.loss_scale_px,
+    )
+
+
+def _linearise(problem: _Problem, pose: Tensor) -> _State:
+    """Cost, ``JᵀWJ`` and ``JᵀWr`` at a pose.
+
+    The rows of ``J`` are those of ``geometry.reprojection_jacobian``, laid out as (6, u and v, n) so that each
+    entry is written once and one matrix product forms both sums.
+    """
+    x_cam, y_cam, depth = (pose @ problem.points_h).unbind(-2)
+    fx, fy = problem.focal[..., None, 0], problem.focal[..., None, 1]
+    cx, cy = problem.principal[..., None, 0], problem.principal[..., None, 1]
+    inverse = depth.clamp_min(MIN_DEPTH).reciprocal()
+    x, y = x_cam * inverse, y_cam * inverse
+    fx_x, fy_y = fx * x, fy * y
+    r_u = fx_x + (cx - problem.pixels[..., 0, :])
+    r_v = fy_y + (cy - problem.pixels[..., 1, :])
+    behind = depth <= MIN_DEPTH
+    squared = (r_u * r_u + r_v * r_v).masked_fill(behind, _BEHIND_PX**2)
+    cost = (problem.weights * problem.loss.loss(squared, problem.scale_px)).sum(-1)
+    weight = (problem.weights * problem.loss.weight(squared, problem.scale_px)).masked_fill(behind, 0)
+
+    zero = torch.zeros_like(x)
+    rows = torch.stack(
+        [fx * inverse, zero, zero, fy * inverse, -fx_x * inverse, -fy_y * inverse]
+        + [-fx_x * y, -fy - fy_y * y, fx + fx_x * x, fy_y * x, -fx * y, fy * x, r_u, r_v],
+        dim=-2,
+    ).unflatten(-2, (7, 2))
+    weighted = rows[..., :6, :, :] * weight[..., None, None, :]
+    products = weighted.flatten(-2) @ rows.flatten(-2).transpose(-1, -2)
+    return _State(pose, cost, products[..., :6], products[..., 6:])
+
+
+def _stepped(state: _State, damping: Tensor) -> Tensor:
+    """The pose after one damped step ``(JᵀWJ + damping diag(JᵀWJ)) delta = -JᵀWr``; no step if it is singular."""
+    diagonal = state.normal.diagonal(dim1=-2, dim2=-1)
+    floor = torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
+    damped = state.normal + torch.diag_embed(damping[..., None] * diagonal + floor)
+    factor, info = torch.linalg.cholesky_ex(damped)
+    delta = -torch.cholesky_solve(state.gradient, factor)[..., 0]
+    usable = (info == 0)[..., None] & delta.isfinite()
+    return compose(_small_motion(torch.where(usable, delta, 0)), state.pose)
+
+
+def _small_motion(delta: Tensor) -> Tensor:
+    """``[R | t]`` of ``delta = (t, rotation vector r)``, with R that of the quaternion ``(1, r/2) / norm``.
+
+    It agrees with ``geometry.retract`` to second order and is a rotation for any ``r``. Unlike the exponential map
+    it has no case at zero; pypose picks that case by boolean indexing, which waits for the device.
+    """
+    half = delta[..., 3:] / 2
+    x, y, z = half.unbind(-1)
+    norm = 1 + half.square().sum(-1)
+    s = 2 / norm
+    rows = [
+        torch.stack([1 - s * (y * y + z * z), s * (x * y - z), s * (x * z + y), delta[..., 0]], dim=-1),
+        torch.stack([s * (x * y + z), 1 - s * (x * x + z * z), s * (y * z - x), delta[..., 1]], dim=-1),
+        torch.stack([s * (x * z - y), s * (y * z + x), 1 - s * (x * x + y * y), delta[..., 2]], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def _is_determined(normal: Tensor) -> Tensor:
+    """Positive definite with a margin of rounding error, after scaling to a unit diagonal."""
+    scale = normal.diagonal(dim1=-2, dim2=-1).rsqrt()
+    margin = 10 * torch.finfo(normal.dtype).eps
+    scaled = normal * scale[..., None] * scale[..., None, :]
+    eye = torch.eye(6, dtype=normal.dtype, device=normal.device)
+    _, info = torch.linalg.cholesky_ex(scaled - margin * eye)
+    return (info == 0) & scaled.isfinite().all(-1).all(-1)
