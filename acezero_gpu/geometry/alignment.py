@@ -23,7 +23,7 @@ class Similarity:
         return self.scale[..., None, None] * rotated + self.translation[..., None, :]
 
     def apply_to_cameras(self, cam_from_source: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 3 4"]:
-        """Cameras of the source frame expressed in the target frame; camera frames stay metric in the target."""
+        """Cameras of the source frame expressed in the target frame, whose unit their depths then have."""
         centres = self.apply(camera_centres(cam_from_source))
         rotation = cam_from_source[..., :3] @ self.rotation.transpose(-1, -2)
         return torch.cat([rotation, -rotation @ centres[..., None]], dim=-1)
@@ -50,9 +50,9 @@ def fit_similarity(
 ) -> Similarity:
     """Least squares over rotation, translation and, if wanted, scale.
 
-    Rotations are proper (det = +1) also for noisy or planar sets. Fewer than three independent points leave the
-    rotation undetermined; the result is then finite but arbitrary within the undetermined part. A batch element
-    with a non-finite point gives NaN and leaves the others alone.
+    Rotations are proper (det = +1) also for noisy or planar sets. Fewer than three independent points leave
+    the rotation undetermined; the result is then finite but arbitrary within the undetermined part. A batch
+    element with a non-finite point gives NaN and leaves the others alone.
     """
     if weights is None:
         weights = torch.ones_like(source[..., 0])

@@ -1,7 +1,7 @@
 """Rigid poses. ``a_from_b`` maps points of frame b to frame a; ``a_from_b @ b_from_c = a_from_c``.
 
-Public borders carry ``pypose`` SE3 tensors ``(..., 7)`` (``tx ty tz qx qy qz qw``); loops carry ``(..., 3, 4)``
-matrices ``[R | t]``, which need no conversion to be applied or composed.
+Public borders carry ``pypose`` SE3 tensors ``(..., 7)`` (``tx ty tz qx qy qz qw``); loops carry
+``(..., 3, 4)`` matrices ``[R | t]``, which need no conversion to be applied or composed.
 """
 
 import pypose as pp
@@ -17,8 +17,8 @@ def se3_from_matrix(matrix: Float[Tensor, "*batch rows 4"]) -> pp.LieTensor:
 
 def matrix_from_se3(pose: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 3 4"]:
     """``[R | t]`` of an SE3 tensor."""
-    pose = pose if isinstance(pose, pp.LieTensor) else pp.SE3(pose)
-    return pose.matrix()[..., :3, :]
+    se3: pp.LieTensor = pose if isinstance(pose, pp.LieTensor) else pp.SE3(pose)
+    return se3.matrix()[..., :3, :]
 
 
 def transform_points(
@@ -58,7 +58,7 @@ def hat(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
 def retract(
     cam_from_world: Float[Tensor, "*batch 3 4"], delta: Float[Tensor, "*batch 6"]
 ) -> Float[Tensor, "*batch 3 4"]:
-    """``exp(delta) @ cam_from_world``: a step in the camera frame, ``delta = (translation, rotation vector)``.
+    """``exp(delta) @ cam_from_world``: a step in the camera frame, ``delta = (translation, rotation)``.
 
     To first order a camera point moves by ``delta_t + delta_r × x``, which is what the Jacobian in
     ``reprojection`` differentiates. The pair update ``(exp(r), t)`` is used (a retraction of SE3 with the
@@ -82,7 +82,7 @@ def rotation_angle_deg(
 ) -> Float[Tensor, "*batch"]:
     """Angle of ``R_aᵀ R_b``, in degrees.
 
-    From the sine and the cosine (``atan2``): the arc cosine of the trace alone loses half the digits near zero.
+    From the sine and the cosine (``atan2``): the arc cosine of the trace loses half the digits near zero.
     """
     relative = rotation_a.transpose(-1, -2) @ rotation_b
     twice_sine = torch.stack(

@@ -49,7 +49,8 @@ def reprojection_jacobian(
     camera point.
 
     With ``p = (x/z, y/z)``: ``d pixel / d x_cam = diag(f) [[1/z, 0, -x/z²], [0, 1/z, -y/z²]]`` and
-    ``d x_cam / d delta = [I | -hat(x_cam)]``. The derivative by a world point is the second result times ``R``.
+    ``d x_cam / d delta = [I | -hat(x_cam)]``. The derivative by a world point is the second result times
+    ``R``.
     """
     inverse_depth = 1.0 / points_cam[..., 2].clamp_min(MIN_DEPTH)
     x = points_cam[..., 0] * inverse_depth
