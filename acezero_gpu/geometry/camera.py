@@ -41,7 +41,9 @@ class PinholeCamera:
     def bearings(self, pixels: Float[Tensor, "*pixels n 2"]) -> Float[Tensor, "*rays n 3"]:
         """Unit vectors along the rays of ``pixels``, in the camera frame."""
         rays = self.normalised(pixels)
-        return torch.nn.functional.normalize(torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1), dim=-1)
+        return torch.nn.functional.normalize(
+            torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1), dim=-1
+        )
 
     def normalised(self, pixels: Float[Tensor, "*pixels n 2"]) -> Float[Tensor, "*rays n 2"]:
         """``(x/z, y/z)`` of the rays of ``pixels``."""
@@ -57,5 +59,6 @@ class PinholeCamera:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "PinholeCamera":
         return PinholeCamera(
-            self.focal_px.to(device=device, dtype=dtype), self.principal_point_px.to(device=device, dtype=dtype)
+            self.focal_px.to(device=device, dtype=dtype),
+            self.principal_point_px.to(device=device, dtype=dtype),
         )

@@ -28,7 +28,9 @@ def project(
 ) -> Float[Tensor, "*batch n 2"]:
     """Pixels of camera points; depths below ``min_depth`` are clamped."""
     depth = points_cam[..., 2:].clamp_min(min_depth)
-    return points_cam[..., :2] / depth * camera.focal_px[..., None, :] + camera.principal_point_px[..., None, :]
+    return (
+        points_cam[..., :2] / depth * camera.focal_px[..., None, :] + camera.principal_point_px[..., None, :]
+    )
 
 
 def reproject(
@@ -59,7 +61,14 @@ def reprojection_jacobian(
     fy = camera.focal_px[..., None, 1]
     zero = torch.zeros_like(x)
     by_point = torch.stack(
-        [fx * inverse_depth, zero, -fx * x * inverse_depth, zero, fy * inverse_depth, -fy * y * inverse_depth],
+        [
+            fx * inverse_depth,
+            zero,
+            -fx * x * inverse_depth,
+            zero,
+            fy * inverse_depth,
+            -fy * y * inverse_depth,
+        ],
         dim=-1,
     ).unflatten(-1, (2, 3))
     by_rotation = torch.stack(
