@@ -1,0 +1,307 @@
+"""The relative pose of image pairs from calibrated matches, batched over pairs."""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import pypose as pp
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera, se3_from_matrix
+from acezero_gpu.ransac.degeneracy import count_homography_inliers, count_rotation_inliers
+from acezero_gpu.ransac.epipolar import (
+    MIN_MATCHES,
+    essential_hypotheses,
+    essential_matrix,
+    gather_matches,
+    in_front,
+    poses_of_essential,
+    ray_angle_deg,
+    refine_relative_pose,
+    sample_matches,
+    sampson_squared,
+)
+from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+
+SHORTLIST = 64
+"""Hypotheses per pair that are scored on all matches, after all were scored on ``preselection_matches``."""
+LOSS_SCALE = 2.0
+"""Tukey's loss reaches zero weight here, in units of ``max_error``; its weight at ``max_error`` is 0.56."""
+SUBSTITUTES = 128
+"""Samples for the rotation and for the homography, drawn from the inliers of the relative pose."""
+
+
+class RelativePoseStatus(IntEnum):
+    """Outcome for one pair; stored as int64 in tensors."""
+
+    OK = 0
+    TOO_FEW_MATCHES = 1
+    NO_MODEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RelativePoseConfig:
+    """How matches are turned into a relative pose."""
+
+    hypotheses: int = 512
+    """Five-match samples per pair; each gives up to ten essential matrices."""
+    max_error: float = 0.003
+    """A match is an inlier below this Sampson distance in normalised units: pixels / focal length."""
+    preselection_matches: int = 128
+    """Every hypothesis is first scored on this many random matches."""
+    refined: int = 4
+    """How many of the best hypotheses are refined before the winner is chosen."""
+    refinement_iterations: int = 5
+    """Steps for each of these; the winner then gets twice as many."""
+    budget_bytes: int = 256 * 2**20
+    """Working memory, which sets how many pairs are solved at once; it does not change results."""
+
+
+DEFAULT = RelativePoseConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class RelativePoseResult:
+    """One row per pair."""
+
+    b_from_a: Float[Tensor, "b 7"]
+    """pypose SE3 with a translation of length 1; ``R = I, t = (0, 0, 1)`` where ``status`` is not OK."""
+    inliers: Bool[Tensor, "b n"]
+    """Matches within ``max_error`` that lie in front of both cameras."""
+    inlier_count: Int[Tensor, " b"]
+    """Number of inliers. Some are chance: the essential matrix constrains one coordinate of a match only."""
+    score: Float[Tensor, " b"]
+    """``Σ max(0, 1 - (distance / max_error)²)`` over the inliers (MSAC): what is maximised."""
+    median_angle_deg: Float[Tensor, " b"]
+    """Median triangulation angle of the inliers; below about one degree the translation says little."""
+    rotation_only_inlier_count: Int[Tensor, " b"]
+    """Matches that a turn about the camera's centre explains; near ``inlier_count``, ``t`` is arbitrary."""
+    homography_inlier_count: Int[Tensor, " b"]
+    """Matches that one plane explains: near ``inlier_count``, a second relative pose may fit as well."""
+    status: Int[Tensor, " b"]
+    """A ``RelativePoseStatus`` code."""
+
+    @property
+    def ok(self) -> Bool[Tensor, " b"]:
+        """Pairs with a pose; whether it can be trusted is told by the counts and the angle."""
+        return self.status == RelativePoseStatus.OK
+
+
+def estimate_relative_pose(
+    rays_a: Float[Tensor, "b n 2"],
+    rays_b: Float[Tensor, "b n 2"],
+    config: RelativePoseConfig = DEFAULT,
+    *,
+    generator: torch.Generator,
+    mask: Bool[Tensor, "b n"] | None = None,
+) -> RelativePoseResult:
+    """RANSAC for ``x_bᵀ [t]× R x_a = 0``, ``b_from_a = [R | t]``, from normalised image coordinates.
+
+    Five-match samples, MSAC score by Sampson distance, the side in front of the cameras among the four poses
+    of each shortlisted essential matrix, then Levenberg-Marquardt on the Sampson distance with Tukey's loss
+    (Nistér, PAMI 2004; Torr & Zisserman, CVIU 2000; Lebeda et al., BMVC 2012). Slots outside ``mask`` or not
+    finite are ignored. A pair with fewer than five matches or without a real solution has a status, no pose.
+    A pair without parallax, or of a planar scene, still gets the pose that scores best: compare the counts.
+    """
+    b, n = rays_a.shape[:2]
+    finite = torch.isfinite(rays_a).all(-1) & torch.isfinite(rays_b).all(-1)
+    mask = finite if mask is None else mask & finite
+    draws = _Draws.make(b, n, config, generator, rays_a.device)
+    clean_a, clean_b = (torch.where(mask[..., None], rays, 0.0) for rays in (rays_a, rays_b))
+    per_pair = 4 * 6 * (10 * config.hypotheses * min(config.preselection_matches, n) + (SHORTLIST + 64) * n)
+    parts = [
+        _solve(clean_a[part], clean_b[part], mask[part], draws.part(part), config)
+        for part in chunk_ranges(b, chunk_size_for(per_pair, config.budget_bytes))
+    ]
+    if not parts:
+        return _nothing(rays_a)
+    return RelativePoseResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class FocalSweep:
+    """How well matches fit at several focal lengths; one row per pair, one column per factor."""
+
+    factors: tuple[float, ...]
+    """What the camera's focal length was multiplied by."""
+    score: Float[Tensor, "b f"]
+    """MSAC score at the same threshold in pixels, comparable along a row."""
+    inlier_count: Int[Tensor, "b f"]
+    """Inliers at that threshold."""
+
+
+def relative_pose_focal_sweep(
+    pixels_a: Float[Tensor, "b n 2"],
+    pixels_b: Float[Tensor, "b n 2"],
+    camera: PinholeCamera,
+    factors: tuple[float, ...] = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0),
+    config: RelativePoseConfig = DEFAULT,
+    *,
+    generator: torch.Generator,
+    mask: Bool[Tensor, "b n"] | None = None,
+) -> FocalSweep:
+    """Which focal length explains the matches best, assuming that both images share it.
+
+    Weak evidence: two views constrain one focal length through a single number, not at all if the optical
+    axes meet or the camera only moves along its axis, and scores differ by little. Add the rows of many pairs,
+    and expect a bracket rather than a value. ``config.max_error`` holds at factor 1; elsewhere it is the same
+    in pixels. All factors see the same random samples.
+    """
+    same_draws = generator
+    state = generator.get_state()
+    results = []
+    for factor in factors:
+        scaled = PinholeCamera(camera.focal_px * factor, camera.principal_point_px)
+        same_draws = torch.Generator().set_state(state)
+        results.append(
+            estimate_relative_pose(
+                scaled.normalised(pixels_a),
+                scaled.normalised(pixels_b),
+                replace(config, max_error=config.max_error / factor),
+                generator=same_draws,
+                mask=mask,
+            )
+        )
+    generator.set_state(same_draws.get_state())
+    scores = torch.stack([result.score for result in results], dim=-1)
+    return FocalSweep(factors, scores, torch.stack([result.inlier_count for result in results], dim=-1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """All random numbers of a call, drawn at once: how many pairs are solved together changes no result."""
+
+    samples: Float[Tensor, "b h 5"]
+    order: Float[Tensor, "b n"]
+    rotations: Float[Tensor, "b s 2"]
+    homographies: Float[Tensor, "b s 4"]
+
+    @classmethod
+    def make(
+        cls, b: int, n: int, config: RelativePoseConfig, generator: torch.Generator, device: torch.device
+    ) -> "_Draws":
+        shapes = ((b, config.hypotheses, 5), (b, n), (b, SUBSTITUTES, 2), (b, SUBSTITUTES, 4))
+        return cls(*(torch.rand(shape, generator=generator).to(device) for shape in shapes))
+
+    def part(self, part: slice) -> "_Draws":
+        return _Draws(self.samples[part], self.order[part], self.rotations[part], self.homographies[part])
+
+
+def _solve(
+    rays_a: Float[Tensor, "b n 2"],
+    rays_b: Float[Tensor, "b n 2"],
+    mask: Bool[Tensor, "b n"],
+    draws: _Draws,
+    config: RelativePoseConfig,
+) -> tuple[Tensor, ...]:
+    """The fields of ``RelativePoseResult`` for some pairs. Screening runs in float32, the rest in float64."""
+    a, b = rays_a.double(), rays_b.double()
+    rows = torch.arange(len(a), device=a.device)
+    slots = sample_matches(mask, draws.samples)
+    essential = essential_hypotheses(gather_matches(rays_a, slots), gather_matches(rays_b, slots))
+    shortlist, has_model = _shortlist(essential, rays_a.float(), rays_b.float(), mask, draws.order, config)
+
+    sides = poses_of_essential(shortlist)
+    gain, _ = _score(sides.flatten(1, 2), a, b, mask, config.max_error)
+    side = gain.unflatten(1, (-1, 4)).argmax(2)
+    poses = sides.gather(2, side[:, :, None, None, None].expand(-1, -1, 1, 3, 4))[:, :, 0]
+    poses = _refine(poses, a, b, mask, config, config.refinement_iterations)
+    gain, _ = _score(poses, a, b, mask, config.max_error)
+    pose = poses[rows, gain.argmax(1)][:, None]
+    pose = torch.cat([pose, _refine(pose, a, b, mask, config, 2 * config.refinement_iterations)], dim=1)
+    gain, inliers = _score(pose, a, b, mask, config.max_error)
+    best = gain.argmax(1)
+
+    enough = mask.sum(1) >= MIN_MATCHES
+    ok = enough & has_model
+    pose, inliers = pose[rows, best], inliers[rows, best] & ok[:, None]
+    angle = torch.where(inliers, ray_angle_deg(pose, a, b), torch.nan).nanmedian(dim=1).values
+    return (
+        _se3_or_default(pose, ok).to(rays_a.dtype),
+        inliers,
+        inliers.sum(1),
+        torch.where(ok, gain[rows, best], 0.0).to(rays_a.dtype),
+        torch.nan_to_num(angle, 0.0).to(rays_a.dtype),
+        count_rotation_inliers(a, b, mask, inliers, config.max_error, draws.rotations),
+        count_homography_inliers(a, b, mask, inliers, config.max_error, draws.homographies),
+        torch.where(ok, _code(RelativePoseStatus.OK, ok), _code(RelativePoseStatus.NO_MODEL, ok)).where(
+            enough, _code(RelativePoseStatus.TOO_FEW_MATCHES, ok)
+        ),
+    )
+
+
+def _shortlist(
+    essential: Float[Tensor, "b m 3 3"],
+    rays_a: Float[Tensor, "b n 2"],
+    rays_b: Float[Tensor, "b n 2"],
+    mask: Bool[Tensor, "b n"],
+    order: Float[Tensor, "b n"],
+    config: RelativePoseConfig,
+) -> tuple[Float[Tensor, "b k 3 3"], Bool[Tensor, " b"]]:
+    """The hypotheses to refine, and whether there is any: scored on few matches, the best of them on all."""
+    real = torch.isfinite(essential[..., 0, 0])
+    essential = torch.where(real[..., None, None], essential, 0.0)
+    few = torch.where(mask, order, -1.0).topk(min(config.preselection_matches, mask.shape[1]), dim=1).indices
+    few_a, few_b = (gather_matches(rays, few[:, None])[:, 0] for rays in (rays_a, rays_b))
+    gain = _gain(essential.float(), few_a, few_b, mask.gather(1, few), config.max_error)
+    first = torch.where(real, gain, -1.0).topk(min(SHORTLIST, gain.shape[1]), dim=1).indices
+    essential = essential.gather(1, first[..., None, None].expand(-1, -1, 3, 3))
+    gain = _gain(essential.float(), rays_a, rays_b, mask, config.max_error)
+    gain = torch.where(real.gather(1, first), gain, -1.0)
+    second = gain.topk(min(config.refined, gain.shape[1]), dim=1).indices
+    return essential.gather(1, second[..., None, None].expand(-1, -1, 3, 3)), real.any(1)
+
+
+def _gain(
+    essential: Float[Tensor, "b m 3 3"],
+    rays_a: Float[Tensor, "b n 2"],
+    rays_b: Float[Tensor, "b n 2"],
+    mask: Bool[Tensor, "b n"],
+    max_error: float,
+) -> Float[Tensor, "b m"]:
+    relative = sampson_squared(essential, rays_a, rays_b) / max_error**2
+    return ((1 - relative).clamp_min(0.0) @ mask.to(relative.dtype)[..., None])[..., 0]
+
+
+def _score(
+    poses: Float[Tensor, "b m 3 4"],
+    rays_a: Float[Tensor, "b n 2"],
+    rays_b: Float[Tensor, "b n 2"],
+    mask: Bool[Tensor, "b n"],
+    max_error: float,
+) -> tuple[Float[Tensor, "b m"], Bool[Tensor, "b m n"]]:
+    """MSAC score and inliers, of which only those in front of both cameras count."""
+    relative = sampson_squared(essential_matrix(poses), rays_a, rays_b) / max_error**2
+    inliers = mask[:, None] & (relative < 1) & in_front(poses, rays_a, rays_b, max_error)
+    return ((1 - relative) * inliers).sum(-1), inliers
+
+
+def _refine(
+    poses: Float[Tensor, "b m 3 4"],
+    rays_a: Float[Tensor, "b n 2"],
+    rays_b: Float[Tensor, "b n 2"],
+    mask: Bool[Tensor, "b n"],
+    config: RelativePoseConfig,
+    iterations: int,
+) -> Float[Tensor, "b m 3 4"]:
+    usable = mask[:, None] & in_front(poses, rays_a, rays_b, config.max_error)
+    return refine_relative_pose(poses, rays_a, rays_b, usable, LOSS_SCALE * config.max_error, iterations)
+
+
+def _se3_or_default(pose: Float[Tensor, "b 3 4"], ok: Bool[Tensor, " b"]) -> pp.LieTensor:
+    default = torch.eye(3, 4, dtype=pose.dtype, device=pose.device)
+    default[2, 3] = 1.0
+    return se3_from_matrix(torch.where(ok[:, None, None], pose, default))
+
+
+def _code(status: RelativePoseStatus, like: Tensor) -> Int[Tensor, " b"]:
+    return torch.full(like.shape, int(status), device=like.device)
+
+
+def _nothing(rays: Float[Tensor, "0 n 2"]) -> RelativePoseResult:
+    count = torch.zeros(0, dtype=torch.long, device=rays.device)
+    none = rays.new_zeros(0)
+    mask = torch.zeros(rays.shape[:2], dtype=torch.bool, device=rays.device)
+    pose = pp.SE3(rays.new_zeros(0, 7))
+    return RelativePoseResult(pose, mask, count, none, none, count, count, count)
