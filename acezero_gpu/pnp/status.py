@@ -9,7 +9,10 @@ class PoseStatus(IntEnum):
     sentence: str
 
     OK = 0, "A pose was found and refined."
-    TOO_FEW_POINTS = 1, "Fewer than four usable correspondences: masked, not finite, or the camera is invalid."
+    TOO_FEW_POINTS = (
+        1,
+        "Fewer than four usable correspondences: masked, not finite, or the camera is invalid.",
+    )
     NO_HYPOTHESIS = 2, "No minimal sample gave a pose: the points are degenerate (equal or collinear)."
     TOO_FEW_INLIERS = 3, "The best pose explains fewer than four correspondences; it is not trustworthy."
     NOT_REFINED = 4, "The normal equations are singular or not finite; the initial pose is returned."

@@ -1,0 +1,289 @@
+"""Camera poses from scene coordinates: the one entry for whole batches of images."""
+
+from dataclasses import dataclass, replace
+
+import pypose as pp
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, orthonormalise, se3_from_matrix
+from acezero_gpu.pnp import LossName, PoseStatus, RefinementConfig
+from acezero_gpu.ransac.hypotheses import Hypotheses, exhaustive_hypotheses, verified_hypotheses
+from acezero_gpu.ransac.local_refinement import refine_on_inliers
+from acezero_gpu.ransac.sampling import distinct_ranks, draw_uniform, usable_first
+from acezero_gpu.ransac.scoring import (
+    Correspondences,
+    ScoreName,
+    make_correspondences,
+    score_hypotheses,
+    score_squared_errors,
+    squared_errors_px,
+)
+from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
+
+MIN_INLIERS = 4
+"""Below this any pose explains the points; no result is called OK."""
+
+
+@dataclass(frozen=True, slots=True)
+class RansacConfig:
+    """The default is ACE0's estimator with a fixed number of attempts; ``robust`` bears 90 % outliers."""
+
+    hypotheses: int = 32
+    """Poses scored per image; with ``fourth_point`` off, minimal samples of which every root is scored."""
+    attempts: int = 16
+    """Samples drawn per hypothesis; the first whose four points reproject within the threshold is taken. No effect
+    with ``fourth_point`` off."""
+    fourth_point: bool = True
+    """Draw four points per sample, of which the last chooses among P3P's roots; off: three, all roots compete."""
+    max_error_px: float = 10.0
+    """A point is an inlier if its reprojection error is below this, in the unit of the given pixels."""
+    score: ScoreName = "soft"
+    """How hypotheses are compared: ``soft`` (sigmoid, DSAC*), ``count`` or ``msac``."""
+    prescore_points: int = 0
+    """Hypotheses are first scored on this many random points per image; 0 scores all on all points."""
+    prescore_keep: int = 64
+    """Hypotheses that go on to all points; no effect if ``prescore_points`` is 0."""
+    local_candidates: int = 1
+    """Best hypotheses that are refined before the best of them is chosen; 1 refines the winner only."""
+    local_rounds: int = 1
+    """Rounds of refinement of each candidate; no effect if ``local_candidates`` is 1."""
+    refinement_rounds: int = 4
+    """Rounds of refinement of the winner; inliers are selected anew in each."""
+    refinement_iterations: int = 4
+    """Levenberg-Marquardt steps per round."""
+    refinement_loss: LossName = "squared"
+    """Robust loss within the inliers."""
+    refinement_loss_scale_px: float = 5.0
+    """Scale of that loss in pixels; no effect on ``squared``."""
+    max_chunk_bytes: int = 1 << 29
+    """Images are worked on in chunks whose temporary memory stays below about this."""
+
+    @classmethod
+    def fast(cls) -> "RansacConfig":
+        """32 hypotheses of up to 16 attempts: reliable down to about 30 % inliers."""
+        return cls()
+
+    @classmethod
+    def robust(cls) -> "RansacConfig":
+        """Thousands of minimal samples, and several candidates refined: for 10 to 20 % inliers."""
+        return cls(
+            hypotheses=8192,
+            fourth_point=False,
+            score="msac",
+            prescore_points=64,
+            prescore_keep=64,
+            local_candidates=8,
+            local_rounds=2,
+        )
+
+    @property
+    def refinement(self) -> RefinementConfig:
+        return RefinementConfig(
+            iterations=self.refinement_iterations,
+            loss=self.refinement_loss,
+            loss_scale_px=self.refinement_loss_scale_px,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AbsolutePoseResult:
+    """One row per image."""
+
+    cam_from_world: Float[Tensor, "batch 7"]
+    """pypose SE3, world to camera; the identity where no pose was found."""
+    inliers: Bool[Tensor, "batch n"]
+    """Usable correspondences within the threshold of ``cam_from_world`` itself, in front of the camera."""
+    inlier_count: Int64[Tensor, " batch"]
+    """Their number."""
+    score: Float[Tensor, " batch"]
+    """Score of ``cam_from_world``; 0 where no pose was found."""
+    status: Int64[Tensor, " batch"]
+    """``PoseStatus`` codes."""
+
+
+@torch.no_grad()
+def estimate_absolute_pose(
+    points: Tensor,
+    pixels: Tensor,
+    camera: PinholeCamera,
+    config: RansacConfig | None = None,
+    *,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> AbsolutePoseResult:
+    """The pose of each image from world points ``points`` (batch, n, 3) seen at ``pixels``, by RANSAC.
+
+    ``pixels`` is (n, 2), shared by all images, or (batch, n, 2). ``camera`` is shared or batched. ``mask``
+    (batch, n) tells which correspondences may be used: images with fewer points are padded. Points that are not
+    finite are left out. Minimal samples give hypotheses, the best scored one is refined on its inliers, and the
+    inliers are counted at the pose that is returned.
+
+    An image that fails has a ``status`` other than ``OK`` and changes nothing in the others. Inputs of the wrong
+    shape, type or device raise ``ValueError``. Draws come from ``generator``, image by image, so the result depends
+    neither on the device nor on the chunking; without one, every call draws the same.
+
+    Reference: Brachmann and Rother, DSAC*, TPAMI 2021; ACE0, ECCV 2024. Differs from ACE0 as its parts state:
+    samples without repeated points, a fixed number of attempts, points must lie in front of the camera.
+    """
+    config = config or RansacConfig()
+    points, pixels, focal, principal, mask = _checked(points, pixels, camera, mask)
+    generator = generator or random_stream(0, "absolute pose")
+    batch, n = points.shape[:2]
+    if batch == 0 or n < MIN_INLIERS:
+        return _no_result(points, PoseStatus.TOO_FEW_POINTS)
+    parts = []
+    for part in chunk_ranges(batch, chunk_size_for(_bytes_per_image(config, points), config.max_chunk_bytes)):
+        part_camera = PinholeCamera(focal[part], principal[part])
+        part_mask = None if mask is None else mask[part]
+        data = make_correspondences(points[part], pixels[part], part_camera, part_mask)
+        parts.append(_estimate(data, config, generator))
+    return parts[0] if len(parts) == 1 else _concatenated(parts)
+
+
+def _estimate(data: Correspondences, config: RansacConfig, generator: torch.Generator) -> AbsolutePoseResult:
+    """One chunk of images."""
+    hypotheses, prescore_data = _draw_hypotheses(data, config, generator)
+    if prescore_data is not None:
+        hypotheses = _preselected(hypotheses, prescore_data, config)
+    scores = _valid_scores(hypotheses, data, config)
+    found = hypotheses.valid.any(-1)
+    pose, scores = _best(hypotheses.cam_from_world, scores, config.local_candidates)
+    settings = {"max_error_px": config.max_error_px, "score": config.score, "refinement": config.refinement}
+    if config.local_candidates > 1:
+        pose, scores = refine_on_inliers(data, pose, scores, rounds=config.local_rounds, **settings)  # type: ignore[arg-type]
+        pose, scores = _best(pose, scores, 1)
+    pose, _ = refine_on_inliers(data, pose, scores, rounds=config.refinement_rounds, **settings)  # type: ignore[arg-type]
+    return _result(data, pose[:, 0], found, config)
+
+
+def _draw_hypotheses(
+    data: Correspondences, config: RansacConfig, generator: torch.Generator
+) -> tuple[Hypotheses, Correspondences | None]:
+    """Hypotheses, and the random points for their first scoring if there is one."""
+    batch, device = data.usable.shape[0], data.usable.device
+    count = data.usable.sum(-1)
+    order = usable_first(data.usable)
+    k = 4 if config.fourth_point else 3
+    samples = config.hypotheses * (config.attempts if config.fourth_point else 1)
+    uniform = draw_uniform((batch, samples * k + config.prescore_points), generator, device)
+    ranks = distinct_ranks(uniform[:, : samples * k].unflatten(1, (samples, k)), count[:, None])
+    indices = order.gather(1, ranks.flatten(1)).view(batch, samples, k)
+    if config.fourth_point:
+        indices = indices.unflatten(1, (config.hypotheses, config.attempts))
+        hypotheses = verified_hypotheses(data, indices, config.max_error_px)
+    else:
+        hypotheses = exhaustive_hypotheses(data, indices)
+    prescore_data = None
+    if config.prescore_points:
+        chosen = distinct_ranks(uniform[:, samples * k :, None], count[:, None])[..., 0]
+        prescore_data = data.narrow(order.gather(1, chosen))
+    enough = (count >= MIN_INLIERS)[:, None]
+    return replace(hypotheses, valid=hypotheses.valid & enough), prescore_data
+
+
+def _preselected(hypotheses: Hypotheses, data: Correspondences, config: RansacConfig) -> Hypotheses:
+    """The hypotheses that score best on a few points."""
+    scores = _valid_scores(hypotheses, data, config)
+    kept = scores.topk(min(config.prescore_keep, scores.shape[1]), dim=1).indices
+    pose = hypotheses.cam_from_world.gather(1, kept[..., None, None].expand(-1, -1, 3, 4))
+    return Hypotheses(pose, hypotheses.valid.gather(1, kept))
+
+
+def _valid_scores(hypotheses: Hypotheses, data: Correspondences, config: RansacConfig) -> Tensor:
+    scores = score_hypotheses(data, hypotheses.cam_from_world, config.max_error_px, config.score)
+    return torch.where(hypotheses.valid, scores, -1)
+
+
+def _best(pose: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` best scored poses of each image, best first."""
+    scores, index = scores.topk(min(count, scores.shape[1]), dim=1)
+    return pose.gather(1, index[..., None, None].expand(-1, -1, 3, 4)), scores
+
+
+def _result(data: Correspondences, pose: Tensor, found: Tensor, config: RansacConfig) -> AbsolutePoseResult:
+    """Inliers are recounted at the pose as it is handed out, after its conversion to a quaternion."""
+    failed = _no_result(data.points_h.transpose(1, 2)[..., :3], PoseStatus.TOO_FEW_POINTS)
+    rotation = orthonormalise(pose[..., :3])
+    se3 = se3_from_matrix(torch.cat([rotation, pose[..., 3:]], dim=-1)).tensor()
+    found = found & se3.isfinite().all(-1)
+    se3 = torch.where(found[:, None], se3, failed.cam_from_world.tensor())  # type: ignore[operator]
+    squared = squared_errors_px(data, matrix_from_se3(se3)[:, None])[:, 0]
+    inliers = (squared < config.max_error_px**2) & found[:, None]
+    count = inliers.sum(-1)
+    score = torch.where(found, score_squared_errors(squared, config.max_error_px, config.score), 0)
+    status = torch.where(count >= MIN_INLIERS, int(PoseStatus.OK), int(PoseStatus.TOO_FEW_INLIERS))
+    status = torch.where(found, status, int(PoseStatus.NO_HYPOTHESIS))
+    status = torch.where(data.usable.sum(-1) < MIN_INLIERS, int(PoseStatus.TOO_FEW_POINTS), status)
+    return AbsolutePoseResult(pp.SE3(se3), inliers, count, score, status)
+
+
+def _no_result(points: Tensor, status: PoseStatus) -> AbsolutePoseResult:
+    batch, n = points.shape[:2]
+    return AbsolutePoseResult(
+        pp.identity_SE3(batch, dtype=points.dtype, device=points.device),
+        points.new_zeros(batch, n, dtype=torch.bool),
+        points.new_zeros(batch, dtype=torch.int64),
+        points.new_zeros(batch),
+        points.new_full((batch,), int(status), dtype=torch.int64),
+    )
+
+
+def _concatenated(parts: list[AbsolutePoseResult]) -> AbsolutePoseResult:
+    return AbsolutePoseResult(
+        pp.SE3(torch.cat([part.cam_from_world.tensor() for part in parts])),  # type: ignore[operator]
+        torch.cat([part.inliers for part in parts]),
+        torch.cat([part.inlier_count for part in parts]),
+        torch.cat([part.score for part in parts]),
+        torch.cat([part.status for part in parts]),
+    )
+
+
+def _bytes_per_image(config: RansacConfig, points: Tensor) -> int:
+    """Working memory of one image: P3P's temporaries, the score matrix, the Jacobians."""
+    n, scalar = points.shape[1], points.element_size()
+    samples = config.hypotheses * (config.attempts if config.fourth_point else 1)
+    solver = samples * 4 * 60
+    scored = config.hypotheses if config.fourth_point else 4 * samples
+    scoring = 4 * (
+        scored * config.prescore_points + config.prescore_keep * n if config.prescore_points else scored * n
+    )
+    jacobians = 32 * n * config.local_candidates
+    return scalar * max(solver, scoring, jacobians)
+
+
+def _checked(
+    points: Tensor, pixels: Tensor, camera: PinholeCamera, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Inputs with the batch dimension spelled out, or a ``ValueError`` that names what does not fit."""
+    if points.dim() != 3 or points.shape[-1] != 3:
+        raise ValueError(f"points must have the shape (batch, n, 3), got {tuple(points.shape)}.")
+    if points.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"points must be float32 or float64, got {points.dtype}; convert them first.")
+    batch, n = points.shape[:2]
+    if tuple(pixels.shape) not in ((n, 2), (batch, n, 2)):
+        raise ValueError(
+            f"pixels must have the shape ({n}, 2) or ({batch}, {n}, 2), got {tuple(pixels.shape)}."
+        )
+    focal, principal = camera.focal_px, camera.principal_point_px
+    for name, value in (("focal_px", focal), ("principal_point_px", principal)):
+        if tuple(value.shape) not in ((2,), (1, 2), (batch, 2)):
+            raise ValueError(
+                f"camera.{name} must have the shape (2,) or ({batch}, 2), got {tuple(value.shape)}."
+            )
+    for name, value in (
+        ("pixels", pixels),
+        ("camera.focal_px", focal),
+        ("camera.principal_point_px", principal),
+    ):
+        if value.dtype != points.dtype or value.device != points.device:
+            raise ValueError(
+                f"{name} is {value.dtype} on {value.device}, points are {points.dtype} on {points.device}; "
+                "give all of one type and on one device."
+            )
+    if mask is not None and (tuple(mask.shape) != (batch, n) or mask.dtype != torch.bool):
+        raise ValueError(f"mask must be bool of shape ({batch}, {n}), got {mask.dtype} {tuple(mask.shape)}.")
+    if mask is not None and mask.device != points.device:
+        raise ValueError(f"mask is on {mask.device}, points are on {points.device}.")
+    return points, pixels.expand(batch, n, 2), focal.expand(batch, 2), principal.expand(batch, 2), mask
