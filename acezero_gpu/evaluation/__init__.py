@@ -1,6 +1,6 @@
 """How good are poses? Alignment to the truth, errors per image and per pair, and tables of them."""
 
-from acezero_gpu.evaluation.pairwise_errors import PairwiseErrors, pairwise_errors
+from acezero_gpu.evaluation.pairwise import PairwiseErrors, pairwise_errors
 from acezero_gpu.evaluation.pose_errors import EvaluationConfig, PoseReport, evaluate_poses
 from acezero_gpu.evaluation.report_table import report_table
 from acezero_gpu.evaluation.trajectory_alignment import (

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from acezero_gpu.data.posed_views import PosedViews
-from acezero_gpu.evaluation.pairwise_errors import PairwiseErrors, pairwise_errors
+from acezero_gpu.evaluation.pairwise import PairwiseErrors, pairwise_errors
 from acezero_gpu.evaluation.trajectory_alignment import AlignmentConfig, TrajectoryAlignment, align_trajectory
 from acezero_gpu.geometry import camera_centres, matrix_from_se3, rotation_angle_deg
 

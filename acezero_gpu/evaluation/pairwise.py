@@ -77,13 +77,15 @@ def pairwise_errors(
     centres, true_centres = camera_centres(estimate), camera_centres(truth)
 
     first, second = torch.triu_indices(len(truth), len(truth), offset=1, device=truth.device)
+    rounding = 1e-12 * centres.abs().max() if len(centres) else 0.0
     rotations, directions, baselines = [], [], []
     for part in chunk_ranges(first.shape[0], PAIRS_PER_CHUNK):
         i, j = first[part], second[part]
         rotations.append(_angle_between_rotations_deg(own_rotation[i], own_rotation[j]))
         true_baseline = true_centres[j] - true_centres[i]
         baseline = (own_rotation[i] @ (centres[j] - centres[i])[..., None])[..., 0]
-        directions.append(_angle_between_deg(baseline, true_baseline, signed_directions))
+        direction = _angle_between_deg(baseline, true_baseline, signed_directions)
+        directions.append(direction.masked_fill(baseline.norm(dim=-1) <= rounding, 180.0))
         baselines.append(true_baseline.norm(dim=-1))
     if not rotations:
         empty = estimate.new_zeros(0)
@@ -109,11 +111,10 @@ def _angle_between_rotations_deg(
 def _angle_between_deg(
     a: Float[Tensor, "pairs 3"], b: Float[Tensor, "pairs 3"], signed: bool
 ) -> Float[Tensor, " pairs"]:
-    """Angle between two vectors, 180 if the first one has no length."""
+    """Angle between two vectors, or between the lines along them."""
     cosine = (a * b).sum(-1)
     sine = torch.linalg.cross(a, b).norm(dim=-1)
-    angle = torch.rad2deg(torch.atan2(sine, cosine if signed else cosine.abs()))
-    return torch.where(a.square().sum(-1) > 0, angle, 180.0)
+    return torch.rad2deg(torch.atan2(sine, cosine if signed else cosine.abs()))
 
 
 def _share(hits: Bool[Tensor, " pairs"]) -> float:
