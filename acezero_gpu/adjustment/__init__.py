@@ -1,11 +1,11 @@
 """Joint refinement of poses, points and the camera from matched keypoints."""
 
-from acezero_gpu.adjustment.bundle_adjustment import (
+from acezero_gpu.adjustment.bundle_adjustment import bundle_adjust
+from acezero_gpu.adjustment.problem import (
     AdjustmentStatus,
     BundleAdjustmentConfig,
     BundleAdjustmentResult,
     BundleProblem,
-    bundle_adjust,
 )
 
 __all__ = [

@@ -34,9 +34,9 @@ class Prediction:
     in_front: Bool[Tensor, " k"]
     """Whether the point lies at least the near distance in front of the camera."""
     points_cam: Float[Tensor, "k 3"]
-    """The point in the camera frame; ``(0, 0, near)`` where ``in_front`` is false, so that derivatives stay finite."""
+    """The point in the camera frame; ``(0, 0, near)`` where ``in_front`` is false, for finite derivatives."""
     rotation: Float[Tensor, "k 3 3"]
-    """Rotation of the observing view."""
+    """Rotation of the observing view; zero where ``in_front`` is false."""
 
 
 def intrinsic_columns(refine_focal: bool, refine_principal_point: bool, refine_radial: bool) -> list[int]:
@@ -47,7 +47,7 @@ def intrinsic_columns(refine_focal: bool, refine_principal_point: bool, refine_r
 def predict(
     estimate: Estimate, view_index: Int[Tensor, " k"], point_index: Int[Tensor, " k"], near: Float[Tensor, ""]
 ) -> Prediction:
-    """``pixel = f (1 + k1 r² + k2 r⁴) p + c`` with ``p = (x, y) / z`` and ``r² = |p|²``: COLMAP's RADIAL model."""
+    """``pixel = f (1 + k1 r² + k2 r⁴) p + c`` with ``p = (x, y) / z``, ``r² = |p|²``: COLMAP's RADIAL."""
     pose = estimate.cam_from_world.flatten(1).index_select(0, view_index).unflatten(1, (3, 4))
     rotation = pose[..., :3]
     points_cam = (rotation @ estimate.points.index_select(0, point_index)[..., None])[..., 0] + pose[..., 3]
@@ -55,6 +55,7 @@ def predict(
     in_front = depth >= near
     axis = torch.stack([torch.zeros_like(near), torch.zeros_like(near), near])
     points_cam = torch.where(in_front[:, None], points_cam, axis)
+    rotation = torch.where(in_front[:, None, None], rotation, 0.0)
     plane = points_cam[..., :2] / points_cam[..., 2:]
     radius_sq = plane.square().sum(-1, keepdim=True)
     k1, k2 = estimate.radial.unbind(-1)
@@ -66,11 +67,11 @@ def predict(
 def prediction_jacobian(
     prediction: Prediction, estimate: Estimate, columns: list[int]
 ) -> tuple[Float[Tensor, "k 2 6"], Float[Tensor, "k 2 3"], Float[Tensor, "k 2 c"]]:
-    """Derivatives of the pixel by the pose step of ``geometry.retract``, the world point, and the free intrinsics.
+    """Derivatives of the pixel by the step of ``geometry.retract``, the world point, the free intrinsics.
 
-    ``d pixel / d p = diag(f) [(1 + k1 r² + k2 r⁴) I + (2 k1 + 4 k2 r²) p pᵀ]``; the way from ``p`` to pose and
-    point is ``geometry.reprojection_jacobian`` of a unit camera. The focal length moves as
-    ``f exp(s)`` (both axes together, so it stays positive and the pixels keep their ratio).
+    ``d pixel / d p = diag(f) [(1 + k1 r² + k2 r⁴) I + (2 k1 + 4 k2 r²) p pᵀ]``; the way on to pose and point is
+    ``geometry.reprojection_jacobian`` of a unit camera. The focal length moves as ``f exp(s)``, both
+    axes together, so it stays positive and the pixels keep their ratio.
     """
     points_cam, focal = prediction.points_cam, estimate.camera.focal_px
     unit = PinholeCamera(torch.ones_like(focal), torch.zeros_like(focal))

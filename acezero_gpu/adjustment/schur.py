@@ -1,101 +1,28 @@
-"""The normal equations of a joint adjustment and their solution by elimination of the points.
+"""The normal equations of a joint adjustment and the elimination of the points from them.
 
 With pose steps ``x``, intrinsic steps ``c`` and point steps ``q`` the damped Gauss-Newton system is::
 
     | U   B   W | |x|     |g_x|
-    | Bᵀ  C   E | |c| = - |g_c|          W, V per point; V is block diagonal (3x3)
+    | Bᵀ  C   E | |c| = - |g_c|          V has one 3x3 block per point
     | Wᵀ  Eᵀ  V | |q|     |g_q|
 
-With ``V = L Lᵀ`` and ``Y = [W; E] L⁻ᵀ`` the reduced system is ``([U B; Bᵀ C] - Y Yᵀ) [x; c] = -(g - Y L⁻¹ g_q)``.
+With ``V = L Lᵀ`` and ``Y = [W; E] L⁻ᵀ`` the reduced system is
+``([U B; Bᵀ C] - Y Yᵀ) [x; c] = -(g - Y L⁻¹ g_q)``, and ``q = -L⁻ᵀ (L⁻¹ g_q + Yᵀ [x; c])``.
 Reference: Triggs et al., Bundle Adjustment - A Modern Synthesis, 2000, section 6.1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-PAIRS_PER_CHUNK = 1 << 20
-"""Pairs of observations worked on at once: about 0.6 GB of working memory in double precision."""
-CACHED_PAIRS = 1 << 24
-"""Pair lists up to this length are kept between iterations."""
+from acezero_gpu.adjustment.observation_graph import ObservationGraph, rows_per_chunk
+from acezero_gpu.runtime import chunk_ranges
+
 SMALLEST_DIAGONAL = 1e-9
-"""Damping never uses a diagonal entry below this share of the mean one: what nothing observes then stands still."""
-
-
-class Structure:
-    """Who observes what. Observations are ordered by point; views that do not move share one spare slot.
-
-    Fixed during an adjustment, so that everything that depends on indices alone is computed once.
-    """
-
-    def __init__(
-        self,
-        view_index: Int[Tensor, " k"],
-        point_index: Int[Tensor, " k"],
-        free: Bool[Tensor, " views"],
-        points: int,
-        points_move: bool = True,
-    ) -> None:
-        self.free_views = free.nonzero()[:, 0]
-        self.views = len(self.free_views)
-        self.points = points
-        slot_of_view = torch.where(free, free.cumsum(0) - 1, self.views)
-        self.slot = slot_of_view[view_index]
-        self.point = point_index
-        self._pairs: list[tuple[Tensor, Tensor, Tensor]] | None = None if points_move else []
-
-    def per_view(self, values: Float[Tensor, "k *rest"]) -> Float[Tensor, "views *rest"]:
-        """Sums over the observations of each free view."""
-        flat = values.flatten(1)
-        total = flat.new_zeros(self.views + 1, flat.shape[1]).index_add_(0, self.slot, flat)
-        return total[: self.views].unflatten(1, values.shape[1:])
-
-    def per_point(self, values: Float[Tensor, "k *rest"]) -> Float[Tensor, "points *rest"]:
-        """Sums over the observations of each point."""
-        flat = values.flatten(1)
-        total = flat.new_zeros(self.points, flat.shape[1]).index_add_(0, self.point, flat)
-        return total.unflatten(1, values.shape[1:])
-
-    def of_view(self, values: Float[Tensor, "views n"]) -> Float[Tensor, "k n"]:
-        """The row of the observing view for each observation; zero for fixed views."""
-        return torch.cat([values, values.new_zeros(1, values.shape[1])]).index_select(0, self.slot)
-
-    def pairs(self) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]]:
-        """Chunks of ``(first, second, block)``: two observations of one point, and where their product goes.
-
-        Of each two views only the order with the larger slot first is given: the lower triangle.
-        """
-        if self._pairs is not None:
-            yield from self._pairs
-            return
-        kept = []
-        moving = (self.slot < self.views).nonzero()[:, 0]
-        slot, point = self.slot[moving], self.point[moving]
-        count = torch.bincount(point, minlength=self.points)
-        start = (count.cumsum(0) - count)[point]
-        count = count[point]
-        ends = count.cumsum(0)
-        total = int(ends[-1]) if len(ends) else 0
-        cuts = torch.arange(0, total + PAIRS_PER_CHUNK, PAIRS_PER_CHUNK, device=ends.device)
-        bounds = torch.searchsorted(ends, cuts).unique().tolist() if total else []
-        if bounds and bounds[-1] < len(ends):
-            bounds.append(len(ends))
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
-            repeats = count[low:high]
-            first = torch.arange(low, high, device=slot.device).repeat_interleave(repeats)
-            group_start = (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
-            second = start[first] + torch.arange(len(first), device=slot.device) - group_start
-            keep = (slot[first] >= slot[second]) & (first != second)
-            first, second = first[keep], second[keep]
-            chunk = (moving[first], moving[second], slot[first] * self.views + slot[second])
-            if total <= CACHED_PAIRS:
-                kept.append(chunk)
-            yield chunk
-        if total <= CACHED_PAIRS:
-            self._pairs = kept
+"""Damping takes no diagonal entry below this share of the mean one: what nothing observes stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +49,86 @@ class NormalEquations:
     """``g_q``."""
 
 
+class NormalEquationsBuilder:
+    """Adds up ``JᵀJ`` and ``Jᵀr`` over chunks of observations: Jacobians need not exist all at once."""
+
+    def __init__(self, graph: ObservationGraph, intrinsics: int, like: Tensor) -> None:
+        self._graph, self._c = graph, intrinsics
+        self._views = like.new_zeros(graph.views + 1, 6 * (7 + intrinsics))
+        self._points = like.new_zeros(graph.points, 3 * (4 + intrinsics))
+        self._intrinsics = like.new_zeros(intrinsics, intrinsics + 1)
+        self._poses_by_points = like.new_empty(len(graph), 6, 3)
+
+    def add(
+        self,
+        chunk: slice,
+        by_pose: Float[Tensor, "k 2 6"],
+        by_point: Float[Tensor, "k 2 3"],
+        by_intrinsics: Float[Tensor, "k 2 c"],
+        residual: Float[Tensor, "k 2"],
+    ) -> None:
+        """Jacobians and residuals of the observations in ``chunk``, times the root of their weight."""
+        right = torch.cat([by_intrinsics, residual[..., None]], dim=-1)
+        of_pose = by_pose.mT @ torch.cat([by_pose, right], dim=-1)
+        of_point = by_point.mT @ torch.cat([by_point, right], dim=-1)
+        self._views.index_add_(0, self._graph.slot[chunk], of_pose.flatten(1))
+        self._points.index_add_(0, self._graph.point[chunk], of_point.flatten(1))
+        self._intrinsics += by_intrinsics.flatten(0, 1).mT @ right.flatten(0, 1)
+        torch.bmm(by_pose.mT, by_point, out=self._poses_by_points[chunk])
+
+    def result(self) -> NormalEquations:
+        c = self._c
+        views, points = self._views[:-1].unflatten(1, (6, 7 + c)), self._points.unflatten(1, (3, 4 + c))
+        return NormalEquations(
+            poses=views[..., :6],
+            poses_by_intrinsics=views[..., 6 : 6 + c],
+            intrinsics=self._intrinsics[:, :c],
+            points=points[..., :3],
+            poses_by_points=self._poses_by_points,
+            intrinsics_by_points=points[..., 3 : 3 + c].mT,
+            gradient_poses=views[..., 6 + c],
+            gradient_intrinsics=self._intrinsics[:, c],
+            gradient_points=points[..., 3 + c],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedSystem:
+    """Poses and intrinsics after the points are eliminated; the matrix itself is not formed here."""
+
+    poses: Float[Tensor, "views 6 6"]
+    """``U``, damped, before elimination."""
+    diagonal: Float[Tensor, "views 6 6"]
+    """The reduced matrix's diagonal block of each view."""
+    coupling: Float[Tensor, "views 6 c"]
+    """The reduced matrix between poses and intrinsics."""
+    intrinsics: Float[Tensor, "c c"]
+    """The reduced matrix's block of the intrinsics."""
+    y_poses: Float[Tensor, "k 6 3"]
+    """``W L⁻ᵀ`` per observation."""
+    y_intrinsics: Float[Tensor, "points c 3"]
+    """``E L⁻ᵀ`` per point."""
+    gradient_poses: Float[Tensor, "views 6"]
+    """Reduced gradient of the poses."""
+    gradient_intrinsics: Float[Tensor, " c"]
+    """Reduced gradient of the intrinsics."""
+
+    def pull(self, graph: ObservationGraph, poses: Float[Tensor, "views 6"]) -> Float[Tensor, "points 3"]:
+        """``Yᵀ x``, the poses' part."""
+        of_view = graph.of_view(poses)[:, None, :]
+        return graph.per_point(torch.bmm(of_view, self.y_poses)[:, 0])
+
+
+ReducedSolver = Callable[[ReducedSystem, ObservationGraph], tuple[Tensor, Tensor, Tensor]]
+"""Gives pose steps, intrinsic steps, and whether the system could be solved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step in all parameters."""
 
     poses: Float[Tensor, "views 6"]
-    """Pose steps ``(translation, rotation vector)`` of the free views."""
+    """Steps ``(translation, rotation vector)`` of the moving views, as ``geometry.retract`` takes them."""
     intrinsics: Float[Tensor, " c"]
     """Steps of the free intrinsics."""
     points: Float[Tensor, "points 3"]
@@ -138,42 +139,8 @@ class Step:
     """False if the reduced system was not positive definite or the step is not finite."""
 
 
-def build_normal_equations(
-    structure: Structure,
-    by_pose: Float[Tensor, "k 2 6"],
-    by_point: Float[Tensor, "k 2 3"],
-    by_intrinsics: Float[Tensor, "k 2 c"],
-    residual: Float[Tensor, "k 2"],
-) -> NormalEquations:
-    """Blocks of ``JᵀJ`` and ``Jᵀr`` from Jacobians and residuals that already carry the root of their weight."""
-    c = by_intrinsics.shape[-1]
-    right = torch.cat([by_intrinsics, residual[..., None]], dim=-1)
-    of_poses = structure.per_view(torch.cat([by_pose.mT @ by_pose, by_pose.mT @ right], dim=-1))
-    of_points = structure.per_point(torch.cat([by_point.mT @ by_point, by_point.mT @ right], dim=-1))
-    of_intrinsics = by_intrinsics.flatten(0, 1).mT @ right.flatten(0, 1)
-    return NormalEquations(
-        poses=of_poses[..., :6],
-        poses_by_intrinsics=of_poses[..., 6 : 6 + c],
-        intrinsics=of_intrinsics[:, :c],
-        points=of_points[..., :3],
-        poses_by_points=by_pose.mT @ by_point,
-        intrinsics_by_points=of_points[..., 3 : 3 + c].mT,
-        gradient_poses=of_poses[..., 6 + c],
-        gradient_intrinsics=of_intrinsics[:, c],
-        gradient_points=of_points[..., 3 + c],
-    )
-
-
-def _damping_diagonal(blocks: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
-    diagonal = blocks.diagonal(dim1=-2, dim2=-1)
-    if diagonal.numel() == 0:
-        return diagonal
-    floor = SMALLEST_DIAGONAL * diagonal.mean() + torch.finfo(diagonal.dtype).tiny ** 0.5
-    return diagonal.maximum(floor)
-
-
 def cholesky_3x3(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
-    """``l00, l10, l11, l20, l21, l22`` of ``L Lᵀ``, written out. A pivot that is not positive is raised to a tiny one."""
+    """``l00, l10, l11, l20, l21, l22`` of ``L Lᵀ``, written out; pivots are kept positive."""
     smallest = torch.finfo(matrix.dtype).tiny
     l00 = matrix[..., 0, 0].clamp_min(smallest).sqrt()
     l10 = matrix[..., 1, 0] / l00
@@ -206,69 +173,72 @@ def solve_transpose(
     return torch.stack([z0, z1, z2], dim=-1)
 
 
-@dataclass(frozen=True, slots=True)
-class ReducedSystem:
-    """Poses and intrinsics after the points are eliminated; the matrix itself is not formed here."""
-
-    poses: Float[Tensor, "views 6 6"]
-    """``U``, damped."""
-    poses_by_intrinsics: Float[Tensor, "views 6 c"]
-    """``B``."""
-    intrinsics: Float[Tensor, "c c"]
-    """``C``, damped."""
-    y_poses: Float[Tensor, "k 6 3"]
-    """``W L⁻ᵀ`` per observation."""
-    y_intrinsics: Float[Tensor, "points c 3"]
-    """``E L⁻ᵀ`` per point."""
-    gradient_poses: Float[Tensor, "views 6"]
-    """Reduced gradient of the poses."""
-    gradient_intrinsics: Float[Tensor, " c"]
-    """Reduced gradient of the intrinsics."""
-
-    def points_pull(
-        self, structure: Structure, poses: Float[Tensor, "views 6"], intrinsics: Float[Tensor, " c"]
-    ) -> Float[Tensor, "points 3"]:
-        """``Yᵀ [x; c]``."""
-        from_poses = structure.per_point((self.y_poses * structure.of_view(poses)[..., None]).sum(1))
-        return from_poses + (self.y_intrinsics * intrinsics[:, None]).sum(1)
-
-
-ReducedSolver = Callable[[ReducedSystem, Structure], tuple[Tensor, Tensor, Tensor]]
-"""Gives pose steps, intrinsic steps, and whether the system could be solved."""
-
-
 def solve_damped(
-    normal: NormalEquations, structure: Structure, damping: float, solver: ReducedSolver
+    normal: NormalEquations, graph: ObservationGraph, damping: float, solver: ReducedSolver
 ) -> Step:
     """The step of ``(H + damping * diag(H)) step = -gradient``.
 
     ``predicted_decrease = ½ step·(damping diag(H) step - gradient)``, which also holds for a truncated
     conjugate-gradient solution started at zero.
     """
-    diag_poses = _damping_diagonal(normal.poses)
-    diag_intrinsics = _damping_diagonal(normal.intrinsics)
-    diag_points = _damping_diagonal(normal.points)
-    factor = cholesky_3x3(normal.points + damping * torch.diag_embed(diag_points))
-    y_poses = rows_by_inverse_transpose(factor.index_select(0, structure.point), normal.poses_by_points)
+    diagonals = [_damping_diagonal(blocks) for blocks in (normal.poses, normal.intrinsics, normal.points)]
+    factor = cholesky_3x3(normal.points + damping * torch.diag_embed(diagonals[2]))
+    half = rows_by_inverse_transpose(factor, normal.gradient_points[:, None, :])
+    system = _eliminate(
+        normal,
+        graph,
+        factor,
+        half,
+        damped_poses=normal.poses + damping * torch.diag_embed(diagonals[0]),
+        damped_intrinsics=normal.intrinsics + damping * torch.diag_embed(diagonals[1]),
+    )
+    poses, intrinsics, solved = solver(system, graph)
+    pull = system.pull(graph, poses) + (system.y_intrinsics * intrinsics[:, None]).sum(1)
+    points = -solve_transpose(factor, half[:, 0] + pull)
+    steps = (poses, intrinsics, points)
+    gradients = (normal.gradient_poses, normal.gradient_intrinsics, normal.gradient_points)
+    decrease = poses.new_zeros(())
+    for step, gradient, diagonal in zip(steps, gradients, diagonals, strict=True):
+        decrease = decrease + 0.5 * (step * (damping * diagonal * step - gradient)).sum()
+    return Step(*steps, decrease, solved & decrease.isfinite() & (decrease >= 0))
+
+
+def _eliminate(
+    normal: NormalEquations,
+    graph: ObservationGraph,
+    factor: Float[Tensor, "points 6"],
+    half: Float[Tensor, "points 1 3"],
+    *,
+    damped_poses: Float[Tensor, "views 6 6"],
+    damped_intrinsics: Float[Tensor, "c c"],
+) -> ReducedSystem:
+    """Everything of the reduced system but its blocks between different views; ``half = L⁻¹ g_q``."""
+    c = len(damped_intrinsics)
     y_intrinsics = rows_by_inverse_transpose(factor, normal.intrinsics_by_points)
-    half = rows_by_inverse_transpose(factor, normal.gradient_points[:, None, :])[:, 0]
-    pulled = (y_poses * half.index_select(0, structure.point)[:, None, :]).sum(-1)
-    system = ReducedSystem(
-        poses=normal.poses + damping * torch.diag_embed(diag_poses),
-        poses_by_intrinsics=normal.poses_by_intrinsics,
-        intrinsics=normal.intrinsics + damping * torch.diag_embed(diag_intrinsics),
+    y_poses = torch.empty_like(normal.poses_by_points)
+    of_point = torch.cat([y_intrinsics, half], dim=1)
+    taken = half.new_zeros(graph.views + 1, 6 * (7 + c))
+    for chunk in chunk_ranges(len(graph), rows_per_chunk(half.device)):
+        point = graph.point[chunk]
+        y = rows_by_inverse_transpose(factor.index_select(0, point), normal.poses_by_points[chunk])
+        y_poses[chunk] = y
+        right = torch.cat([y, of_point.index_select(0, point)], dim=1)
+        taken.index_add_(0, graph.slot[chunk], torch.bmm(y, right.mT).flatten(1))
+    of_views = taken[:-1].unflatten(1, (6, 7 + c))
+    rows = y_intrinsics.transpose(0, 1).flatten(1)
+    return ReducedSystem(
+        poses=damped_poses,
+        diagonal=damped_poses - of_views[..., :6],
+        coupling=normal.poses_by_intrinsics - of_views[..., 6 : 6 + c],
+        intrinsics=damped_intrinsics - rows @ rows.mT,
         y_poses=y_poses,
         y_intrinsics=y_intrinsics,
-        gradient_poses=normal.gradient_poses - structure.per_view(pulled),
-        gradient_intrinsics=normal.gradient_intrinsics - (y_intrinsics * half[:, None, :]).sum((0, 2)),
+        gradient_poses=normal.gradient_poses - of_views[..., 6 + c],
+        gradient_intrinsics=normal.gradient_intrinsics - rows @ half.flatten(),
     )
-    poses, intrinsics, solved = solver(system, structure)
-    points = -solve_transpose(factor, half + system.points_pull(structure, poses, intrinsics))
-    decrease = poses.new_zeros(())
-    for step, gradient, diagonal in (
-        (poses, normal.gradient_poses, diag_poses),
-        (intrinsics, normal.gradient_intrinsics, diag_intrinsics),
-        (points, normal.gradient_points, diag_points),
-    ):
-        decrease = decrease + 0.5 * (step * (damping * diagonal * step - gradient)).sum()
-    return Step(poses, intrinsics, points, decrease, solved & decrease.isfinite() & (decrease > 0))
+
+
+def _damping_diagonal(blocks: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
+    diagonal = blocks.diagonal(dim1=-2, dim2=-1)
+    floor = SMALLEST_DIAGONAL * diagonal.mean().nan_to_num(0.0) + torch.finfo(diagonal.dtype).tiny ** 0.5
+    return diagonal.maximum(floor)
