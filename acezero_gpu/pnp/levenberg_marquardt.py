@@ -79,14 +79,15 @@ def refine_absolute_pose(
 ) -> RefinedPose:
     """Minimise ``sum_i w_i loss(|pixel_i - project(R x_i + t)|²)`` over the pose.
 
-    Each problem has its own damping; a step is kept only if it lowers that problem's cost, so the result is never
-    worse than ``initial``. Points of weight zero may hold anything. Points behind the camera pull nowhere and
-    cost a constant. Problems whose points do not determine a pose, or that hold values that are not finite, end
-    with status ``NOT_REFINED``; they do not touch the others. The camera's batch dimensions broadcast against
-    those of ``initial``.
+    Each problem has its own damping; a step is kept only if it lowers that problem's cost, so the result is
+    never worse than ``initial``. Points of weight zero may hold anything. Points behind the camera pull
+    nowhere and cost a constant. Problems whose points do not determine a pose, or that hold values that are
+    not finite, end with status ``NOT_REFINED``; they do not touch the others. The camera's batch dimensions
+    broadcast against those of ``initial``.
 
-    Reference: Madsen, Nielsen and Tingleff, Methods for non-linear least squares problems, 2004; robust losses by
-    iteratively reweighted least squares. Differs from ACE0, which calls OpenCV's solver on one image at a time.
+    Reference: Madsen, Nielsen and Tingleff, Methods for non-linear least squares problems, 2004; robust
+    losses by iteratively reweighted least squares. Differs from ACE0, which calls OpenCV's solver on one
+    image at a time.
     """
     config = config or RefinementConfig()
     problem = _problem(points, pixels, camera, initial, config, weights)
@@ -140,8 +141,8 @@ def _problem(
 def _linearise(problem: _Problem, pose: Tensor) -> _State:
     """Cost, ``JᵀWJ`` and ``JᵀWr`` at a pose.
 
-    The rows of ``J`` are those of ``geometry.reprojection_jacobian``, laid out as (6, u and v, n) so that each
-    entry is written once and one matrix product forms both sums.
+    The rows of ``J`` are those of ``geometry.reprojection_jacobian``, laid out as (6, u and v, n) so that
+    each entry is written once and one matrix product forms both sums.
     """
     x_cam, y_cam, depth = (pose @ problem.points_h).unbind(-2)
     fx, fy = problem.focal[..., None, 0], problem.focal[..., None, 1]
@@ -157,18 +158,16 @@ def _linearise(problem: _Problem, pose: Tensor) -> _State:
     weight = (problem.weights * problem.loss.weight(squared, problem.scale_px)).masked_fill(behind, 0)
 
     zero = torch.zeros_like(x)
-    rows = torch.stack(
-        [fx * inverse, zero, zero, fy * inverse, -fx_x * inverse, -fy_y * inverse]
-        + [-fx_x * y, -fy - fy_y * y, fx + fx_x * x, fy_y * x, -fx * y, fy * x, r_u, r_v],
-        dim=-2,
-    ).unflatten(-2, (7, 2))
+    entries = [fx * inverse, zero, zero, fy * inverse, -fx_x * inverse, -fy_y * inverse]
+    entries += [-fx_x * y, -fy - fy_y * y, fx + fx_x * x, fy_y * x, -fx * y, fy * x]
+    rows = torch.stack([*entries, r_u, r_v], dim=-2).unflatten(-2, (7, 2))
     weighted = rows[..., :6, :, :] * weight[..., None, None, :]
     products = weighted.flatten(-2) @ rows.flatten(-2).transpose(-1, -2)
     return _State(pose, cost, products[..., :6], products[..., 6:])
 
 
 def _stepped(state: _State, damping: Tensor) -> Tensor:
-    """The pose after one damped step ``(JᵀWJ + damping diag(JᵀWJ)) delta = -JᵀWr``; no step if it is singular."""
+    """The pose after the step ``(JᵀWJ + damping diag(JᵀWJ)) delta = -JᵀWr``; no step if it is singular."""
     diagonal = state.normal.diagonal(dim1=-2, dim2=-1)
     floor = torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
     damped = state.normal + torch.diag_embed(damping[..., None] * diagonal + floor)
@@ -181,8 +180,9 @@ def _stepped(state: _State, damping: Tensor) -> Tensor:
 def _small_motion(delta: Tensor) -> Tensor:
     """``[R | t]`` of ``delta = (t, rotation vector r)``, with R that of the quaternion ``(1, r/2) / norm``.
 
-    It agrees with ``geometry.retract`` to second order and is a rotation for any ``r``. Unlike the exponential map
-    it has no case at zero; pypose picks that case by boolean indexing, which waits for the device.
+    It agrees with ``geometry.retract`` to second order and is a rotation for any ``r``. Unlike the
+    exponential map it has no case at zero; pypose picks that case by boolean indexing, which waits for the
+    device.
     """
     half = delta[..., 3:] / 2
     x, y, z = half.unbind(-1)

@@ -1,7 +1,7 @@
 """Absolute pose from three points: all solutions of all problems of a batch at once, without branches.
 
-Inside, components lie in the leading dimensions (structure of arrays), so that each elementary operation is one
-contiguous pass over the batch. Results are views of memory laid out the same way.
+Inside, components lie in the leading dimensions (structure of arrays), so that each elementary operation is
+one contiguous pass over the batch. Results are views of memory laid out the same way.
 """
 
 from dataclasses import dataclass
@@ -30,18 +30,20 @@ def p3p(bearings: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch 3 3
     With ``r = depth_3``, ``p = depth_1 - r``, ``q = depth_2 - r`` and the squared chords
     ``m_ij = |bearing_i - bearing_j|²`` the law of cosines reads, for the squared sides ``s_ij``,
 
-        ``(p - q)² + m_12 (p + r)(q + r) = s_12``,  ``p² + m_13 r (p + r) = s_13``,  ``q² + m_23 r (q + r) = s_23``.
+        ``(p - q)² + m_12 (p + r)(q + r) = s_12``, ``p² + m_13 r (p + r) = s_13``,
+        ``q² + m_23 r (q + r) = s_23``.
 
-    Chords instead of cosines, and ``w = r sqrt(max m)`` as the third unknown, keep float32 accurate where the
-    bearings are close. Two combinations of the equations have no right-hand side: conics ``D`` in ``(p, q, w)``.
-    A real root of the cubic ``det(D_1 + g D_2) = 0`` gives a pair of lines, and each line meets the conics in up
-    to two points; Newton steps on the three equations polish them.
+    Chords instead of cosines, and ``w = r sqrt(max m)`` as the third unknown, keep float32 accurate where
+    the bearings are close. Two combinations of the equations have no right-hand side: conics ``D`` in
+    ``(p, q, w)``. A real root of the cubic ``det(D_1 + g D_2) = 0`` gives a pair of lines, and each line
+    meets the conics in up to two points; Newton steps on the three equations polish them.
 
-    Bearings must have unit norm. Up to four poses exist; all four slots are always returned. Degenerate samples
-    (collinear or repeated points, equal bearings, values that are not finite) give no valid slot.
+    Bearings must have unit norm. Up to four poses exist; all four slots are always returned. Degenerate
+    samples (collinear or repeated points, equal bearings, values that are not finite) give no valid slot.
 
     Reference: Persson and Nordberg, Lambda Twist, ECCV 2018, and Ding et al., Revisiting the P3P problem,
-    CVPR 2023, for the way through one cubic and a pair of lines. Differs from ACE0, which calls OpenCV's solver.
+    CVPR 2023, for the way through one cubic and a pair of lines. Differs from ACE0, which calls OpenCV's
+    solver.
     """
     b = bearings.movedim((-2, -1), (0, 1)).contiguous()  # point, xyz, *batch
     x = points.movedim((-2, -1), (0, 1)).contiguous()
@@ -184,8 +186,8 @@ def _isolated_cubic_root(c_0: Tensor, c_1: Tensor, c_2: Tensor, c_3: Tensor) -> 
 def _split_into_lines(d: Tensor) -> tuple[Tensor, Tensor]:
     """The two lines (3, 2, *batch) of a degenerate conic, and whether they are real.
 
-    ``adj(D) = -v vᵀ`` for the lines' meeting point ``v``, and ``D + hat(v)`` has rank one: a column is one line,
-    a row the other (Richter-Gebert, Perspectives on Projective Geometry, 2011, section 11.3).
+    ``adj(D) = -v vᵀ`` for the lines' meeting point ``v``, and ``D + hat(v)`` has rank one: a column is one
+    line, a row the other (Richter-Gebert, Perspectives on Projective Geometry, 2011, section 11.3).
     """
     adj = _adjugate(d)
     diagonal = torch.stack([-adj[0], -adj[3], -adj[5]])
@@ -206,7 +208,7 @@ def _split_into_lines(d: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _meet(lines: Tensor, conic: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (3, 4, *batch) where each of the two lines meets the conic, up to scale, and whether they are real.
+    """Points (3, 4, *batch), up to scale, where each line meets the conic, and whether they are real.
 
     Points of a line are ``a u + b v`` for a basis ``u, v`` of the plane orthogonal to it; the quadratic in
     ``(a : b)`` is solved in homogeneous form, which has no division.
@@ -284,8 +286,8 @@ def _pose_from_depths(p: Tensor, q: Tensor, r: Tensor, b: Tensor, x: Tensor, e: 
     camera = _triad(p * b[0][:, None] + r * b_13, q * b[1][:, None] + r * b_23)
     rotation = torch.stack(
         [
-            torch.stack([sum(camera[k][i] * world[k][j] for k in range(3)) for j in range(3)])  # type: ignore[misc]
-            for i in range(3)
+            torch.stack([a * world[0][j] + c * world[1][j] + n * world[2][j] for j in range(3)])
+            for a, c, n in zip(*camera, strict=True)
         ]
     )
     centroid_cam = ((p + r) * b[0][:, None] + (q + r) * b[1][:, None] + r * b[2][:, None]) / 3

@@ -1,8 +1,8 @@
 """Robust losses of a squared residual, as pairs ``loss(r²)`` and ``weight(r²) = d loss / d r²``.
 
 All take the scale in the residual's unit and agree with ``r²`` for small residuals: ``loss(0) = 0`` and
-``weight(0) = 1``. ``weight`` is the factor of iteratively reweighted least squares (Triggs et al. 2000, without
-the second-order correction).
+``weight(0) = 1``. ``weight`` is the factor of iteratively reweighted least squares (Triggs et al. 2000,
+without the second-order correction).
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def truncated_weight(squared: Float[Tensor, "*batch"], scale: float) -> Float[Te
 
 
 def tukey_loss(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
-    """``s²/3 (1 - (1 - r²/s²)³)``, constant from the scale on (Beaton and Tukey 1974): a smooth truncation."""
+    """``s²/3 (1 - (1 - r²/s²)³)``, constant from the scale on (Beaton and Tukey 1974)."""
     inside = (1 - squared / (scale * scale)).clamp_min(0)
     return (1 - inside * inside * inside) * (scale * scale / 3)
 

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class PoseStatus(IntEnum):
-    """Outcome of one pose estimate; stored as int64 in tensors, ``PoseStatus(code).sentence`` explains a code."""
+    """Outcome of one pose estimate; int64 in tensors, and ``PoseStatus(code).sentence`` explains a code."""
 
     sentence: str
 

@@ -33,10 +33,11 @@ class RansacConfig:
     hypotheses: int = 32
     """Poses scored per image; with ``fourth_point`` off, minimal samples of which every root is scored."""
     attempts: int = 16
-    """Samples drawn per hypothesis; the first whose four points reproject within the threshold is taken. No effect
-    with ``fourth_point`` off."""
+    """Samples drawn per hypothesis; the first whose four points reproject within the threshold is taken. No
+    effect with ``fourth_point`` off."""
     fourth_point: bool = True
-    """Draw four points per sample, of which the last chooses among P3P's roots; off: three, all roots compete."""
+    """Draw four points per sample, of which the last chooses among P3P's roots; off: three, all roots
+    compete."""
     max_error_px: float = 10.0
     """A point is an inlier if its reprojection error is below this, in the unit of the given pixels."""
     score: ScoreName = "soft"
@@ -116,13 +117,13 @@ def estimate_absolute_pose(
     """The pose of each image from world points ``points`` (batch, n, 3) seen at ``pixels``, by RANSAC.
 
     ``pixels`` is (n, 2), shared by all images, or (batch, n, 2). ``camera`` is shared or batched. ``mask``
-    (batch, n) tells which correspondences may be used: images with fewer points are padded. Points that are not
-    finite are left out. Minimal samples give hypotheses, the best scored one is refined on its inliers, and the
-    inliers are counted at the pose that is returned.
+    (batch, n) tells which correspondences may be used: images with fewer points are padded. Points that are
+    not finite are left out. Minimal samples give hypotheses, the best scored one is refined on its inliers,
+    and the inliers are counted at the pose that is returned.
 
-    An image that fails has a ``status`` other than ``OK`` and changes nothing in the others. Inputs of the wrong
-    shape, type or device raise ``ValueError``. Draws come from ``generator``, image by image, so the result depends
-    neither on the device nor on the chunking; without one, every call draws the same.
+    An image that fails has a ``status`` other than ``OK`` and changes nothing in the others. Inputs of the
+    wrong shape, type or device raise ``ValueError``. Draws come from ``generator``, image by image, so the
+    result depends neither on the device nor on the chunking; without one, every call draws the same.
 
     Reference: Brachmann and Rother, DSAC*, TPAMI 2021; ACE0, ECCV 2024. Differs from ACE0 as its parts state:
     samples without repeated points, a fixed number of attempts, points must lie in front of the camera.
@@ -150,12 +151,25 @@ def _estimate(data: Correspondences, config: RansacConfig, generator: torch.Gene
     scores = _valid_scores(hypotheses, data, config)
     found = hypotheses.valid.any(-1)
     pose, scores = _best(hypotheses.cam_from_world, scores, config.local_candidates)
-    settings = {"max_error_px": config.max_error_px, "score": config.score, "refinement": config.refinement}
     if config.local_candidates > 1:
-        pose, scores = refine_on_inliers(data, pose, scores, rounds=config.local_rounds, **settings)  # type: ignore[arg-type]
+        pose, scores = _refined(data, pose, scores, config, config.local_rounds)
         pose, scores = _best(pose, scores, 1)
-    pose, _ = refine_on_inliers(data, pose, scores, rounds=config.refinement_rounds, **settings)  # type: ignore[arg-type]
+    pose, _ = _refined(data, pose, scores, config, config.refinement_rounds)
     return _result(data, pose[:, 0], found, config)
+
+
+def _refined(
+    data: Correspondences, pose: Tensor, scores: Tensor, config: RansacConfig, rounds: int
+) -> tuple[Tensor, Tensor]:
+    return refine_on_inliers(
+        data,
+        pose,
+        scores,
+        max_error_px=config.max_error_px,
+        score=config.score,
+        rounds=rounds,
+        refinement=config.refinement,
+    )
 
 
 def _draw_hypotheses(
@@ -204,11 +218,11 @@ def _best(pose: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _result(data: Correspondences, pose: Tensor, found: Tensor, config: RansacConfig) -> AbsolutePoseResult:
     """Inliers are recounted at the pose as it is handed out, after its conversion to a quaternion."""
-    failed = _no_result(data.points_h.transpose(1, 2)[..., :3], PoseStatus.TOO_FEW_POINTS)
     rotation = orthonormalise(pose[..., :3])
     se3 = se3_from_matrix(torch.cat([rotation, pose[..., 3:]], dim=-1)).tensor()
     found = found & se3.isfinite().all(-1)
-    se3 = torch.where(found[:, None], se3, failed.cam_from_world.tensor())  # type: ignore[operator]
+    identity = se3.new_tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    se3 = torch.where(found[:, None], se3, identity)
     squared = squared_errors_px(data, matrix_from_se3(se3)[:, None])[:, 0]
     inliers = (squared < config.max_error_px**2) & found[:, None]
     count = inliers.sum(-1)
@@ -232,7 +246,7 @@ def _no_result(points: Tensor, status: PoseStatus) -> AbsolutePoseResult:
 
 def _concatenated(parts: list[AbsolutePoseResult]) -> AbsolutePoseResult:
     return AbsolutePoseResult(
-        pp.SE3(torch.cat([part.cam_from_world.tensor() for part in parts])),  # type: ignore[operator]
+        pp.SE3(torch.cat([torch.Tensor(part.cam_from_world) for part in parts])),
         torch.cat([part.inliers for part in parts]),
         torch.cat([part.inlier_count for part in parts]),
         torch.cat([part.score for part in parts]),

@@ -26,9 +26,10 @@ def verified_hypotheses(
 ) -> Hypotheses:
     """One pose per hypothesis: the first attempt whose four points all reproject within the threshold.
 
-    P3P solves three points of each sample, the fourth chooses among the roots. If no attempt is accepted, the one
-    with the smallest error (the largest of its four) stays. Reference: DSAC*, TPAMI 2021. Differs from ACE0,
-    which draws with replacement, makes up to a million attempts one after another and keeps the last one.
+    P3P solves three points of each sample, the fourth chooses among the roots. If no attempt is accepted,
+    the one with the smallest error (the largest of its four) stays. Reference: DSAC*, TPAMI 2021. Differs
+    from ACE0, which draws with replacement, makes up to a million attempts one after another and keeps the
+    last one.
     """
     batch, hypotheses, attempts, _ = samples.shape
     gathered = _gather(data, samples.flatten(1, 2))

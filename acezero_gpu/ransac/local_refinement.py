@@ -20,9 +20,9 @@ def refine_on_inliers(
 ) -> tuple[Float[Tensor, "batch m 3 4"], Float[Tensor, "batch m"]]:
     """``rounds`` times: least squares on the points within the threshold of the current pose, then score.
 
-    The best scored pose of each slot is kept, the initial one included, so that no score falls. The number of
-    rounds is fixed. Differs from ACE0, which stops when the count no longer grows and returns the count of the
-    set that was last fitted to instead of that of the final pose.
+    The best scored pose of each slot is kept, the initial one included, so that no score falls. The number
+    of rounds is fixed. Differs from ACE0, which stops when the count no longer grows and returns the count
+    of the set that was last fitted to instead of that of the final pose.
     """
     batch, m = scores.shape
     flat = data if m == 1 else data.repeated(m)

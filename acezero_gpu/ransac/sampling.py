@@ -13,10 +13,10 @@ def usable_first(usable: Bool[Tensor, "*batch n"]) -> Int64[Tensor, "*batch n"]:
 def distinct_ranks(
     uniform: Float[Tensor, "*batch k"], count: Int64[Tensor, "*#batch"]
 ) -> Int64[Tensor, "*batch k"]:
-    """``k`` different integers of ``range(count)``, each subset order equally likely, from ``k`` uniform numbers.
+    """``k`` different integers of ``range(count)``, all ordered choices equally likely.
 
-    The i-th draw is one of the ``count - i`` values that remain: it is moved past each value already taken, in
-    ascending order. With ``count < k`` the last ranks repeat; callers reject such sets by their count.
+    The i-th draw is one of the ``count - i`` values that remain: it is moved past each value already taken,
+    in ascending order. With ``count < k`` the last ranks repeat; callers reject such sets by their count.
     """
     taken: list[Tensor] = []
     ranks = []

@@ -13,7 +13,7 @@ from acezero_gpu.geometry.reprojection import MIN_DEPTH
 ScoreName = Literal["soft", "count", "msac"]
 
 _NEVER_INLIER_PX = 1e9
-"""Pixel given to unusable correspondences: no projection comes near it, so no mask is needed in the hot loop."""
+"""Pixel of unusable correspondences: no projection comes near it, so the hot loop needs no mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,13 @@ class Correspondences:
 
     def repeated(self, times: int) -> "Correspondences":
         """Each image ``times`` times in a row, as one flat batch."""
-        camera = PinholeCamera(
-            self.camera.focal_px.repeat_interleave(times, 0),
-            self.camera.principal_point_px.repeat_interleave(times, 0),
-        )
-        rows = (self.points_h, self.pixels, self.bearings, self.usable)
-        return Correspondences(*(row.repeat_interleave(times, 0) for row in rows), camera)
+
+        def repeat(rows: Tensor) -> Tensor:
+            return rows.repeat_interleave(times, 0)
+
+        camera = PinholeCamera(repeat(self.camera.focal_px), repeat(self.camera.principal_point_px))
+        points_h, pixels, bearings = repeat(self.points_h), repeat(self.pixels), repeat(self.bearings)
+        return Correspondences(points_h, pixels, bearings, repeat(self.usable), camera)
 
 
 def make_correspondences(
@@ -81,7 +82,7 @@ def squared_errors_px(
 ) -> Float[Tensor, "batch m n"]:
     """Squared reprojection errors of every correspondence under every pose; infinite behind the camera.
 
-    The camera is multiplied into the poses, and one matrix product per image projects all points by all poses.
+    The camera is multiplied into the poses; one matrix product per image projects all points by all poses.
     """
     batch, m = cam_from_world.shape[:2]
     fx, fy = data.camera.focal_px[:, None, None, :].unbind(-1)
@@ -108,8 +109,8 @@ def score_hypotheses(
     ``count`` is ``sum [e < T]`` and ``msac`` is ``sum max(0, 1 - e²/T²)`` (Torr and Zisserman 2000). Points
     behind the camera add nothing.
 
-    ``soft`` is that of DSAC* (Brachmann and Rother, TPAMI 2021). Differs from ACE0: no factor 100/n, which does
-    not change the order, and ACE0 does not test on which side of the camera a point lies.
+    ``soft`` is that of DSAC* (Brachmann and Rother, TPAMI 2021). Differs from ACE0: no factor 100/n, which
+    does not change the order, and ACE0 does not test on which side of the camera a point lies.
     """
     return score_squared_errors(squared_errors_px(data, cam_from_world), max_error_px, score)
 
