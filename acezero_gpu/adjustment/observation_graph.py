@@ -14,7 +14,7 @@ CACHED_PAIRS = 1 << 24
 def rows_per_chunk(device: torch.device) -> int:
     """Observations (or pairs of them) worked on at once: little beyond a CPU's cache, enough to fill a GPU.
 
-    Smaller pieces would not be faster on one CPU thread, and cost more where threads must wait for each other.
+    Smaller pieces are no faster on one CPU thread, and slower where threads must wait for each other.
     """
     return 1 << 15 if device.type == "cpu" else 1 << 20
 

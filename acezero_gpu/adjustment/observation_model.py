@@ -69,9 +69,9 @@ def prediction_jacobian(
 ) -> tuple[Float[Tensor, "k 2 6"], Float[Tensor, "k 2 3"], Float[Tensor, "k 2 c"]]:
     """Derivatives of the pixel by the step of ``geometry.retract``, the world point, the free intrinsics.
 
-    ``d pixel / d p = diag(f) [(1 + k1 r² + k2 r⁴) I + (2 k1 + 4 k2 r²) p pᵀ]``; the way on to pose and point is
-    ``geometry.reprojection_jacobian`` of a unit camera. The focal length moves as ``f exp(s)``, both
-    axes together, so it stays positive and the pixels keep their ratio.
+    ``d pixel / d p = diag(f) [(1 + k1 r² + k2 r⁴) I + (2 k1 + 4 k2 r²) p pᵀ]``; the rest of the way is
+    ``geometry.reprojection_jacobian`` of a unit camera. The focal length moves as ``f exp(s)``, both axes
+    together, so it stays positive and the pixels keep their ratio.
     """
     points_cam, focal = prediction.points_cam, estimate.camera.focal_px
     unit = PinholeCamera(torch.ones_like(focal), torch.zeros_like(focal))
