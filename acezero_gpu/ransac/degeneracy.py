@@ -47,14 +47,15 @@ def count_rotation_inliers(
     rays_b: Float[Tensor, "b n 2"],
     mask: Bool[Tensor, "b n"],
     sample_from: Bool[Tensor, "b n"],
+    few: Int[Tensor, "b k"],
     max_error: float,
     uniform: Float[Tensor, "b h 2"],
 ) -> Int[Tensor, " b"]:
-    """Matches within ``max_error`` of the best pure rotation: two-match samples, then refits."""
+    """Matches within ``max_error`` of the best pure rotation: two-match samples scored on ``few``, refits."""
     slots = sample_matches(sample_from, uniform)
     frame_a = _frame(gather_matches(rays_a, slots))
     frame_b = _frame(gather_matches(rays_b, slots))
-    rotation, inliers = _best(frame_b @ frame_a.transpose(-1, -2), rays_a, rays_b, mask, max_error)
+    rotation, inliers = _best(frame_b @ frame_a.transpose(-1, -2), rays_a, rays_b, mask, few, max_error)
     a, b = (torch.nn.functional.normalize(homogeneous(rays), dim=-1) for rays in (rays_a, rays_b))
     count = inliers.sum(-1)
     for _ in range(REFITS):
@@ -77,10 +78,11 @@ def count_homography_inliers(
     rays_b: Float[Tensor, "b n 2"],
     mask: Bool[Tensor, "b n"],
     sample_from: Bool[Tensor, "b n"],
+    few: Int[Tensor, "b k"],
     max_error: float,
     uniform: Float[Tensor, "b h 4"],
 ) -> Int[Tensor, " b"]:
-    """Matches within ``max_error`` of the best homography: four-match samples, then refits."""
+    """Matches within ``max_error`` of the best homography: four-match samples scored on ``few``, refits."""
     slots = sample_matches(sample_from, uniform)
     basis_a = _projective_basis(gather_matches(rays_a, slots))
     basis_b = _projective_basis(gather_matches(rays_b, slots))
@@ -89,7 +91,7 @@ def count_homography_inliers(
     first = homogeneous(gather_matches(rays_a, slots)[..., 0, :])
     samples = samples * (samples[..., 2, :] * first).sum(-1).sign()[..., None, None]
     samples = samples / samples.flatten(-2).norm(dim=-1).clamp_min(1e-30)[..., None, None]
-    homography, inliers = _best(samples, rays_a, rays_b, mask, max_error)
+    homography, inliers = _best(samples, rays_a, rays_b, mask, few, max_error)
     count = inliers.sum(-1)
     for _ in range(REFITS):
         homography = _fit_homography(homography, rays_a, rays_b, inliers)
@@ -103,15 +105,16 @@ def _best(
     rays_a: Float[Tensor, "b n 2"],
     rays_b: Float[Tensor, "b n 2"],
     mask: Bool[Tensor, "b n"],
+    few: Int[Tensor, "b k"],
     max_error: float,
 ) -> tuple[Float[Tensor, "b 3 3"], Bool[Tensor, "b n"]]:
     usable = torch.isfinite(models).flatten(-2).all(-1)
     models = torch.where(usable[..., None, None], models, 0.0)
-    relative = transfer_squared(models, rays_a, rays_b) / max_error**2
-    gain = ((1 - relative).clamp_min(0.0) * mask[:, None]).sum(-1)
-    best = gain.argmax(1)
-    rows = torch.arange(len(best), device=best.device)
-    return models[rows, best], mask & (relative[rows, best] < 1)
+    few_a, few_b = (gather_matches(rays, few[:, None])[:, 0] for rays in (rays_a, rays_b))
+    relative = transfer_squared(models, few_a, few_b) / max_error**2
+    gain = ((1 - relative).clamp_min(0.0) * mask.gather(1, few)[:, None]).sum(-1)
+    best = models[torch.arange(len(models), device=models.device), gain.argmax(1)]
+    return best, mask & (transfer_squared(best[:, None], rays_a, rays_b)[:, 0] < max_error**2)
 
 
 def _frame(rays: Float[Tensor, "b h 2 2"]) -> Float[Tensor, "b h 3 3"]:

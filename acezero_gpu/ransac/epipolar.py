@@ -4,6 +4,8 @@
 of ``t`` cannot be seen; it is fixed to 1.
 """
 
+from dataclasses import dataclass
+
 import pypose as pp
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +16,7 @@ from acezero_gpu.geometry import hat, orthonormalise
 from acezero_gpu.pnp.robust_loss import tukey_loss, tukey_weight
 
 MIN_MATCHES = 5
+SOLUTION_SLOTS = 6
 
 
 def homogeneous(rays: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3"]:
@@ -50,30 +53,58 @@ def gather_matches(
 
 def essential_hypotheses(
     rays_a: Float[Tensor, "b h 5 2"], rays_b: Float[Tensor, "b h 5 2"]
-) -> Float[Tensor, "b m 3 3"]:
-    """Up to ten essential matrices per five matches (Nistér, PAMI 2004, by kornia); NaN where there is none.
+) -> tuple[Float[Tensor, "b m 3 3"], Bool[Tensor, "b m"]]:
+    """Essential matrices of five matches each (Nistér, PAMI 2004, by kornia), and which slots hold one.
 
+    A sample has up to ten real solutions, on average about four; six slots are kept, the first that are real.
     The roots of the degree-ten polynomial come from LAPACK: on CUDA one copy to the host and back per call.
     """
-    b = rays_a.shape[0]
+    b, h = rays_a.shape[:2]
     solutions = find_essential(rays_a.flatten(0, 1).double(), rays_b.flatten(0, 1).double())
-    return solutions.reshape(b, -1, 3, 3)
+    real = torch.isfinite(solutions[..., 0, 0])
+    kept = real.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :SOLUTION_SLOTS]
+    real = real.gather(1, kept)
+    solutions = solutions.gather(1, kept[..., None, None].expand(-1, -1, 3, 3))
+    solutions = torch.where(real[..., None, None], solutions, 0.0)
+    return solutions.reshape(b, h * SOLUTION_SLOTS, 3, 3), real.reshape(b, h * SOLUTION_SLOTS)
 
 
-def sampson_squared(
-    essential: Float[Tensor, "b m 3 3"], rays_a: Float[Tensor, "b n 2"], rays_b: Float[Tensor, "b n 2"]
-) -> Float[Tensor, "b m n"]:
+@dataclass(frozen=True, slots=True)
+class MatchMoments:
+    """Products of coordinates, in which all epipolar quantities are linear: one matrix product each."""
+
+    bilinear: Float[Tensor, "b n 9"]
+    """``x_b x_aᵀ``, row by row: ``x_bᵀ E x_a`` is its dot product with ``E``."""
+    quadratic: Float[Tensor, "b n 18"]
+    """``x_a x_aᵀ`` and ``x_b x_bᵀ``, for the squared lengths of epipolar lines."""
+
+    @classmethod
+    def of(cls, rays_a: Float[Tensor, "b n 2"], rays_b: Float[Tensor, "b n 2"]) -> "MatchMoments":
+        """Moments of normalised image coordinates."""
+        a, b = homogeneous(rays_a), homogeneous(rays_b)
+        quadratic = torch.cat([_outer(a, a), _outer(b, b)], dim=-1)
+        return cls(_outer(b, a), quadratic)
+
+    def take(self, slots: Int[Tensor, "b k"]) -> "MatchMoments":
+        """The matches in these slots."""
+        return MatchMoments(
+            self.bilinear.gather(1, slots[..., None].expand(-1, -1, 9)),
+            self.quadratic.gather(1, slots[..., None].expand(-1, -1, 18)),
+        )
+
+    def float(self) -> "MatchMoments":
+        """In float32, for screening."""
+        return MatchMoments(self.bilinear.float(), self.quadratic.float())
+
+
+def sampson_squared(essential: Float[Tensor, "b m 3 3"], moments: MatchMoments) -> Float[Tensor, "b m n"]:
     """Squared Sampson distance: to first order, how far the four coordinates must move to fit ``E``.
 
     ``(x_bᵀ E x_a)² / ((E x_a)₁² + (E x_a)₂² + (Eᵀ x_b)₁² + (Eᵀ x_b)₂²)`` (Hartley & Zisserman, eq. 11.9).
     """
-    a, b = homogeneous(rays_a), homogeneous(rays_b)
-    design = (b[..., :, None] * a[..., None, :]).flatten(-2)
-    algebraic = essential.flatten(-2) @ design.transpose(1, 2)
-    in_b = (essential[..., :2, :].flatten(1, 2) @ a.transpose(1, 2)).unflatten(1, (-1, 2))
-    in_a = (essential.transpose(-1, -2)[..., :2, :].flatten(1, 2) @ b.transpose(1, 2)).unflatten(1, (-1, 2))
-    slope = in_b.square().sum(2) + in_a.square().sum(2)
-    return algebraic.square() / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+    algebraic = essential.flatten(-2) @ moments.bilinear.transpose(1, 2)
+    slope = _line_form(essential, essential) @ moments.quadratic.transpose(1, 2)
+    return algebraic.square_().div_(slope.clamp_min_(torch.finfo(slope.dtype).eps ** 2))
 
 
 def essential_matrix(b_from_a: Float[Tensor, "*batch 3 4"]) -> Float[Tensor, "*batch 3 3"]:
@@ -115,7 +146,13 @@ def in_front(
     Rays that are parallel to within ``max_error`` meet far away, on a side that noise decides; they pass as
     long as they point the same way.
     """
-    along_a, along_b, squared_a, squared_b, dot = _ray_products(b_from_a, rays_a, rays_b)
+    a, b = homogeneous(rays_a), homogeneous(rays_b)
+    rotation, t = b_from_a[..., :3], b_from_a[..., 3]
+    dot = rotation.flatten(-2) @ _outer(b, a).transpose(1, 2)
+    along_a = (t[..., None, :] @ rotation)[..., 0, :] @ a.transpose(1, 2)
+    along_b = t @ b.transpose(1, 2)
+    squared_a = a.square().sum(-1)[:, None]
+    squared_b = b.square().sum(-1)[:, None]
     # least squares of depth_b x_b = depth_a R x_a + t, times the (positive) determinant
     depth_a = along_b * dot - along_a * squared_b
     depth_b = along_b * squared_a - along_a * dot
@@ -134,8 +171,7 @@ def ray_angle_deg(
 
 def refine_relative_pose(
     b_from_a: Float[Tensor, "b m 3 4"],
-    rays_a: Float[Tensor, "b n 2"],
-    rays_b: Float[Tensor, "b n 2"],
+    moments: MatchMoments,
     mask: Bool[Tensor, "b m n"],
     scale: float,
     iterations: int,
@@ -146,7 +182,7 @@ def refine_relative_pose(
     these are is decided anew at every step. A step that does not lower the sum is not taken.
     """
     damping = torch.full_like(b_from_a[..., 0, 0], 1e-3)
-    residual, jacobian = _linearise(b_from_a, rays_a, rays_b)
+    residual, jacobian = _linearise(b_from_a, moments)
     cost = (tukey_loss(residual.square(), scale) * mask).sum(-1)
     eye = torch.eye(5, dtype=b_from_a.dtype, device=b_from_a.device)
     for _ in range(iterations):
@@ -159,7 +195,7 @@ def refine_relative_pose(
         damped = hessian + lift[..., None] * eye
         step, _ = torch.linalg.solve_ex(damped, -gradient)
         trial = _step(b_from_a, torch.nan_to_num(step[..., 0], 0.0, 0.0, 0.0))
-        trial_residual, trial_jacobian = _linearise(trial, rays_a, rays_b)
+        trial_residual, trial_jacobian = _linearise(trial, moments)
         trial_cost = (tukey_loss(trial_residual.square(), scale) * mask).sum(-1)
         better = trial_cost < cost
         b_from_a = torch.where(better[..., None, None], trial, b_from_a)
@@ -168,21 +204,6 @@ def refine_relative_pose(
         residual = torch.where(better[..., None], trial_residual, residual)
         jacobian = torch.where(better[..., None, None], trial_jacobian, jacobian)
     return b_from_a
-
-
-def _ray_products(
-    b_from_a: Float[Tensor, "b m 3 4"], rays_a: Float[Tensor, "b n 2"], rays_b: Float[Tensor, "b n 2"]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """With ``p = R x_a``: ``p·t``, ``x_b·t``, ``p·p``, ``x_b·x_b`` and ``p·x_b``, each (b, m, n)."""
-    a, b = homogeneous(rays_a), homogeneous(rays_b)
-    rotation, t = b_from_a[..., :3], b_from_a[..., 3]
-    design = (b[..., :, None] * a[..., None, :]).flatten(-2)
-    dot = rotation.flatten(-2) @ design.transpose(1, 2)
-    along_a = (t[..., None, :] @ rotation)[..., 0, :] @ a.transpose(1, 2)
-    along_b = t @ b.transpose(1, 2)
-    squared_a = a.square().sum(-1)[:, None]
-    squared_b = b.square().sum(-1)[:, None]
-    return along_a, along_b, squared_a, squared_b, dot
 
 
 def _tangent(t: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 2"]:
@@ -199,30 +220,35 @@ def _step(b_from_a: Float[Tensor, "b m 3 4"], step: Float[Tensor, "b m 5"]) -> F
 
 
 def _linearise(
-    b_from_a: Float[Tensor, "b m 3 4"], rays_a: Float[Tensor, "b n 2"], rays_b: Float[Tensor, "b n 2"]
+    b_from_a: Float[Tensor, "b m 3 4"], moments: MatchMoments
 ) -> tuple[Float[Tensor, "b m n"], Float[Tensor, "b m n 5"]]:
     """Signed Sampson distance and its derivative by ``(w, step of t in its tangent plane)``.
 
-    With ``c = x_bᵀ E x_a``, ``g = |(E x_a)₁₂|² + |(Eᵀ x_b)₁₂|²``: ``dr = dc / √g - ½ c dg / g^{3/2}``.
+    With ``c = x_bᵀ E x_a`` and ``g`` the denominator of the squared distance,
+    ``dr = dc / √g - ½ c dg / g^{3/2}``.
     """
     rotation, t = b_from_a[..., :3], b_from_a[..., 3]
     generators = hat(torch.eye(3, dtype=t.dtype, device=t.device))
     by_rotation = hat(t)[..., None, :, :] @ generators @ rotation[..., None, :, :]
     by_translation = hat(_tangent(t).transpose(-1, -2)) @ rotation[..., None, :, :]
-    changes = torch.cat([by_rotation, by_translation], dim=-3)
-    essential = essential_matrix(b_from_a)
-    a, b = homogeneous(rays_a), homogeneous(rays_b)
-    line_b = a[:, None] @ essential.transpose(-1, -2)
-    line_a = b[:, None] @ essential
-    c = (line_b * b[:, None]).sum(-1)
-    g = line_b[..., :2].square().sum(-1) + line_a[..., :2].square().sum(-1)
-    inverse_root = g.clamp_min(torch.finfo(g.dtype).tiny).rsqrt()
-    # dr/dE as a 3x3 per match, then along the five changes of E
-    ratio = c * inverse_root.square()
-    flat_b = torch.cat([line_b[..., :2], torch.zeros_like(line_b[..., :1])], dim=-1)
-    flat_a = torch.cat([line_a[..., :2], torch.zeros_like(line_a[..., :1])], dim=-1)
-    left = (b[:, None] - ratio[..., None] * flat_b)[..., :, None] * a[:, None, :, None, :]
-    right = b[:, None, :, :, None] * (ratio[..., None] * flat_a)[..., None, :]
-    by_essential = (left - right) * inverse_root[..., None, None]
-    jacobian = by_essential.flatten(-2) @ changes.flatten(-2).transpose(-1, -2)
-    return c * inverse_root, jacobian
+    essential = essential_matrix(b_from_a)[..., None, :, :]
+    changes = torch.cat([essential, by_rotation, by_translation], dim=-3)
+    forms = _line_form(essential, changes)
+    c, dc = (moments.bilinear[:, None] @ changes.flatten(-2).transpose(-1, -2)).split([1, 5], dim=-1)
+    g, half_dg = (moments.quadratic[:, None] @ forms.transpose(-1, -2)).split([1, 5], dim=-1)
+    g = g.clamp_min(torch.finfo(g.dtype).eps ** 2)
+    inverse_root = g.rsqrt()
+    return (c * inverse_root)[..., 0], (dc - (c / g) * half_dg) * inverse_root
+
+
+def _line_form(
+    first: Float[Tensor, "*#batch 3 3"], second: Float[Tensor, "*#batch 3 3"]
+) -> Float[Tensor, "*batch 18"]:
+    """Coefficients of ``(F x_a)₁₂·(S x_a)₁₂ + (Fᵀ x_b)₁₂·(Sᵀ x_b)₁₂`` in ``MatchMoments.quadratic``."""
+    in_b = first[..., :2, :].transpose(-1, -2) @ second[..., :2, :]
+    in_a = first[..., :, :2] @ second[..., :, :2].transpose(-1, -2)
+    return torch.cat([in_b.flatten(-2), in_a.flatten(-2)], dim=-1)
+
+
+def _outer(first: Float[Tensor, "*batch 3"], second: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:
+    return (first[..., :, None] * second[..., None, :]).flatten(-2)

@@ -12,6 +12,8 @@ from acezero_gpu.geometry import PinholeCamera, se3_from_matrix
 from acezero_gpu.ransac.degeneracy import count_homography_inliers, count_rotation_inliers
 from acezero_gpu.ransac.epipolar import (
     MIN_MATCHES,
+    SOLUTION_SLOTS,
+    MatchMoments,
     essential_hypotheses,
     essential_matrix,
     gather_matches,
@@ -28,7 +30,7 @@ SHORTLIST = 64
 """Hypotheses per pair that are scored on all matches, after all were scored on ``preselection_matches``."""
 LOSS_SCALE = 2.0
 """Tukey's loss reaches zero weight here, in units of ``max_error``; its weight at ``max_error`` is 0.56."""
-SUBSTITUTES = 128
+SUBSTITUTES = 64
 """Samples for the rotation and for the homography, drawn from the inliers of the relative pose."""
 
 
@@ -109,7 +111,8 @@ def estimate_relative_pose(
     mask = finite if mask is None else mask & finite
     draws = _Draws.make(b, n, config, generator, rays_a.device)
     clean_a, clean_b = (torch.where(mask[..., None], rays, 0.0) for rays in (rays_a, rays_b))
-    per_pair = 4 * 6 * (10 * config.hypotheses * min(config.preselection_matches, n) + (SHORTLIST + 64) * n)
+    screened = SOLUTION_SLOTS * config.hypotheses * min(config.preselection_matches, n)
+    per_pair = 4 * 3 * screened + 8 * n * (3 * SHORTLIST + 30 * config.refined)
     parts = [
         _solve(clean_a[part], clean_b[part], mask[part], draws.part(part), config)
         for part in chunk_ranges(b, chunk_size_for(per_pair, config.budget_bytes))
@@ -144,9 +147,9 @@ def relative_pose_focal_sweep(
     """Which focal length explains the matches best, assuming that both images share it.
 
     Weak evidence: two views constrain one focal length through a single number, not at all if the optical
-    axes meet or the camera only moves along its axis, and scores differ by little. Add the rows of many pairs,
-    and expect a bracket rather than a value. ``config.max_error`` holds at factor 1; elsewhere it is the same
-    in pixels. All factors see the same random samples.
+    axes meet or the camera only moves along its axis, and scores differ by little. Add the rows of many
+    pairs, and expect a bracket rather than a value. ``config.max_error`` holds at factor 1; elsewhere it is
+    the same in pixels. All factors see the same random samples.
     """
     same_draws = generator
     state = generator.get_state()
@@ -196,107 +199,102 @@ def _solve(
     config: RelativePoseConfig,
 ) -> tuple[Tensor, ...]:
     """The fields of ``RelativePoseResult`` for some pairs. Screening runs in float32, the rest in float64."""
-    a, b = rays_a.double(), rays_b.double()
-    rows = torch.arange(len(a), device=a.device)
+    matches = _Matches(rays_a.double(), rays_b.double(), mask, config)
+    a, b = matches.rays_a, matches.rays_b
+    few = torch.where(mask, draws.order, -1.0).topk(min(config.preselection_matches, mask.shape[1])).indices
     slots = sample_matches(mask, draws.samples)
-    essential = essential_hypotheses(gather_matches(rays_a, slots), gather_matches(rays_b, slots))
-    shortlist, has_model = _shortlist(essential, rays_a.float(), rays_b.float(), mask, draws.order, config)
-
-    sides = poses_of_essential(shortlist)
-    gain, _ = _score(sides.flatten(1, 2), a, b, mask, config.max_error)
-    side = gain.unflatten(1, (-1, 4)).argmax(2)
-    poses = sides.gather(2, side[:, :, None, None, None].expand(-1, -1, 1, 3, 4))[:, :, 0]
-    poses = _refine(poses, a, b, mask, config, config.refinement_iterations)
-    gain, _ = _score(poses, a, b, mask, config.max_error)
-    pose = poses[rows, gain.argmax(1)][:, None]
-    pose = torch.cat([pose, _refine(pose, a, b, mask, config, 2 * config.refinement_iterations)], dim=1)
-    gain, inliers = _score(pose, a, b, mask, config.max_error)
-    best = gain.argmax(1)
+    essential, real = essential_hypotheses(gather_matches(a, slots), gather_matches(b, slots))
+    pose, gain, inliers = matches.best_pose(_shortlist(essential, real, matches, few))
 
     enough = mask.sum(1) >= MIN_MATCHES
-    ok = enough & has_model
-    pose, inliers = pose[rows, best], inliers[rows, best] & ok[:, None]
+    ok = enough & real.any(1)
+    inliers = inliers & ok[:, None]
     angle = torch.where(inliers, ray_angle_deg(pose, a, b), torch.nan).nanmedian(dim=1).values
+    failed = torch.where(enough, int(RelativePoseStatus.NO_MODEL), int(RelativePoseStatus.TOO_FEW_MATCHES))
     return (
         _se3_or_default(pose, ok).to(rays_a.dtype),
         inliers,
         inliers.sum(1),
-        torch.where(ok, gain[rows, best], 0.0).to(rays_a.dtype),
+        torch.where(ok, gain, 0.0).to(rays_a.dtype),
         torch.nan_to_num(angle, 0.0).to(rays_a.dtype),
-        count_rotation_inliers(a, b, mask, inliers, config.max_error, draws.rotations),
-        count_homography_inliers(a, b, mask, inliers, config.max_error, draws.homographies),
-        torch.where(ok, _code(RelativePoseStatus.OK, ok), _code(RelativePoseStatus.NO_MODEL, ok)).where(
-            enough, _code(RelativePoseStatus.TOO_FEW_MATCHES, ok)
-        ),
+        count_rotation_inliers(a, b, mask, inliers, few, config.max_error, draws.rotations),
+        count_homography_inliers(a, b, mask, inliers, few, config.max_error, draws.homographies),
+        torch.where(ok, int(RelativePoseStatus.OK), failed),
     )
+
+
+class _Matches:
+    """The matches of some pairs, and how well poses explain them."""
+
+    def __init__(
+        self,
+        rays_a: Float[Tensor, "b n 2"],
+        rays_b: Float[Tensor, "b n 2"],
+        mask: Bool[Tensor, "b n"],
+        config: RelativePoseConfig,
+    ) -> None:
+        self.rays_a, self.rays_b, self.mask, self.config = rays_a, rays_b, mask, config
+        self.moments = MatchMoments.of(rays_a, rays_b)
+
+    def best_pose(
+        self, essential: Float[Tensor, "b k 3 3"]
+    ) -> tuple[Float[Tensor, "b 3 4"], Float[Tensor, " b"], Bool[Tensor, "b n"]]:
+        """The pose that scores best once each candidate is refined, with its score and inliers."""
+        sides = poses_of_essential(essential)
+        gain, _ = self.score(sides.flatten(1, 2))
+        side = gain.unflatten(1, (-1, 4)).argmax(2)
+        poses = sides.gather(2, side[:, :, None, None, None].expand(-1, -1, 1, 3, 4))[:, :, 0]
+        poses = self.refine(poses, self.config.refinement_iterations)
+        gain, _ = self.score(poses)
+        rows = torch.arange(len(poses), device=poses.device)
+        winner = poses[rows, gain.argmax(1)][:, None]
+        winner = torch.cat([winner, self.refine(winner, 2 * self.config.refinement_iterations)], dim=1)
+        gain, inliers = self.score(winner)
+        best = gain.argmax(1)
+        return winner[rows, best], gain[rows, best], inliers[rows, best]
+
+    def score(self, poses: Float[Tensor, "b m 3 4"]) -> tuple[Float[Tensor, "b m"], Bool[Tensor, "b m n"]]:
+        """MSAC score and inliers, of which only those in front of both cameras count."""
+        relative = sampson_squared(essential_matrix(poses), self.moments) / self.config.max_error**2
+        inliers = self.mask[:, None] & (relative < 1) & self.in_front(poses)
+        return ((1 - relative) * inliers).sum(-1), inliers
+
+    def refine(self, poses: Float[Tensor, "b m 3 4"], iterations: int) -> Float[Tensor, "b m 3 4"]:
+        usable = self.mask[:, None] & self.in_front(poses)
+        scale = LOSS_SCALE * self.config.max_error
+        return refine_relative_pose(poses, self.moments, usable, scale, iterations)
+
+    def in_front(self, poses: Float[Tensor, "b m 3 4"]) -> Bool[Tensor, "b m n"]:
+        return in_front(poses, self.rays_a, self.rays_b, self.config.max_error)
 
 
 def _shortlist(
     essential: Float[Tensor, "b m 3 3"],
-    rays_a: Float[Tensor, "b n 2"],
-    rays_b: Float[Tensor, "b n 2"],
-    mask: Bool[Tensor, "b n"],
-    order: Float[Tensor, "b n"],
-    config: RelativePoseConfig,
-) -> tuple[Float[Tensor, "b k 3 3"], Bool[Tensor, " b"]]:
-    """The hypotheses to refine, and whether there is any: scored on few matches, the best of them on all."""
-    real = torch.isfinite(essential[..., 0, 0])
-    essential = torch.where(real[..., None, None], essential, 0.0)
-    few = torch.where(mask, order, -1.0).topk(min(config.preselection_matches, mask.shape[1]), dim=1).indices
-    few_a, few_b = (gather_matches(rays, few[:, None])[:, 0] for rays in (rays_a, rays_b))
-    gain = _gain(essential.float(), few_a, few_b, mask.gather(1, few), config.max_error)
-    first = torch.where(real, gain, -1.0).topk(min(SHORTLIST, gain.shape[1]), dim=1).indices
-    essential = essential.gather(1, first[..., None, None].expand(-1, -1, 3, 3))
-    gain = _gain(essential.float(), rays_a, rays_b, mask, config.max_error)
-    gain = torch.where(real.gather(1, first), gain, -1.0)
-    second = gain.topk(min(config.refined, gain.shape[1]), dim=1).indices
-    return essential.gather(1, second[..., None, None].expand(-1, -1, 3, 3)), real.any(1)
+    real: Bool[Tensor, "b m"],
+    matches: _Matches,
+    few: Int[Tensor, "b s"],
+) -> Float[Tensor, "b k 3 3"]:
+    """The hypotheses worth refining: all are scored on few matches, the best of them on all matches."""
+    config = matches.config
 
+    def best(count: int, moments: MatchMoments, mask: Tensor) -> None:
+        nonlocal essential, real
+        relative = sampson_squared(essential.float(), moments).div_(-(config.max_error**2)).add_(1.0)
+        gain = (relative.clamp_min_(0.0) @ mask.float()[..., None])[..., 0]
+        kept = torch.where(real, gain, -1.0).topk(min(count, gain.shape[1]), dim=1).indices
+        essential = essential.gather(1, kept[..., None, None].expand(-1, -1, 3, 3))
+        real = real.gather(1, kept)
 
-def _gain(
-    essential: Float[Tensor, "b m 3 3"],
-    rays_a: Float[Tensor, "b n 2"],
-    rays_b: Float[Tensor, "b n 2"],
-    mask: Bool[Tensor, "b n"],
-    max_error: float,
-) -> Float[Tensor, "b m"]:
-    relative = sampson_squared(essential, rays_a, rays_b) / max_error**2
-    return ((1 - relative).clamp_min(0.0) @ mask.to(relative.dtype)[..., None])[..., 0]
-
-
-def _score(
-    poses: Float[Tensor, "b m 3 4"],
-    rays_a: Float[Tensor, "b n 2"],
-    rays_b: Float[Tensor, "b n 2"],
-    mask: Bool[Tensor, "b n"],
-    max_error: float,
-) -> tuple[Float[Tensor, "b m"], Bool[Tensor, "b m n"]]:
-    """MSAC score and inliers, of which only those in front of both cameras count."""
-    relative = sampson_squared(essential_matrix(poses), rays_a, rays_b) / max_error**2
-    inliers = mask[:, None] & (relative < 1) & in_front(poses, rays_a, rays_b, max_error)
-    return ((1 - relative) * inliers).sum(-1), inliers
-
-
-def _refine(
-    poses: Float[Tensor, "b m 3 4"],
-    rays_a: Float[Tensor, "b n 2"],
-    rays_b: Float[Tensor, "b n 2"],
-    mask: Bool[Tensor, "b n"],
-    config: RelativePoseConfig,
-    iterations: int,
-) -> Float[Tensor, "b m 3 4"]:
-    usable = mask[:, None] & in_front(poses, rays_a, rays_b, config.max_error)
-    return refine_relative_pose(poses, rays_a, rays_b, usable, LOSS_SCALE * config.max_error, iterations)
+    screening = matches.moments.float()
+    best(SHORTLIST, screening.take(few), matches.mask.gather(1, few))
+    best(config.refined, screening, matches.mask)
+    return essential
 
 
 def _se3_or_default(pose: Float[Tensor, "b 3 4"], ok: Bool[Tensor, " b"]) -> pp.LieTensor:
     default = torch.eye(3, 4, dtype=pose.dtype, device=pose.device)
     default[2, 3] = 1.0
     return se3_from_matrix(torch.where(ok[:, None, None], pose, default))
-
-
-def _code(status: RelativePoseStatus, like: Tensor) -> Int[Tensor, " b"]:
-    return torch.full(like.shape, int(status), device=like.device)
 
 
 def _nothing(rays: Float[Tensor, "0 n 2"]) -> RelativePoseResult:
