@@ -28,8 +28,8 @@ from acezero_gpu.runtime import chunk_ranges, chunk_size_for
 
 SHORTLIST = 64
 """Hypotheses per pair that are scored on all matches, after all were scored on ``preselection_matches``."""
-LOSS_SCALE = 2.0
-"""Tukey's loss reaches zero weight here, in units of ``max_error``; its weight at ``max_error`` is 0.56."""
+LOSS_SCALE = 1.5
+"""Tukey's loss reaches zero weight here, in units of ``max_error``; its weight at ``max_error`` is 0.31."""
 SUBSTITUTES = 64
 """Samples for the rotation and for the homography, drawn from the inliers of the relative pose."""
 
@@ -52,7 +52,7 @@ class RelativePoseConfig:
     """A match is an inlier below this Sampson distance in normalised units: pixels / focal length."""
     preselection_matches: int = 128
     """Every hypothesis is first scored on this many random matches."""
-    refined: int = 4
+    refined: int = 8
     """How many of the best hypotheses are refined before the winner is chosen."""
     refinement_iterations: int = 5
     """Steps for each of these; the winner then gets twice as many."""
