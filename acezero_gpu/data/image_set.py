@@ -225,11 +225,30 @@ def _probe(path: Path) -> tuple[int, int] | str:
         if path.stat().st_size == 0:
             return "empty file"
         with Image.open(path) as image:
-            width, height = image.size
+            if image.format == "PNG" and not _png_has_orientation(path):
+                return image.size
             sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
-        return (height, width) if sideways else (width, height)
+            if sideways and image.format == "TIFF":
+                image.load()  # Pillow turns TIFF itself; only some versions say so in the size before
+                return image.size
+            return (image.height, image.width) if sideways else image.size
     except Exception as error:  # Pillow's format plugins raise almost any type for a damaged header
         return f"{type(error).__name__}: {error}"
+
+
+def _png_has_orientation(path: Path) -> bool:
+    """Whether a chunk may carry an orientation; asking Pillow would decode all pixels to see what follows."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4]), head[4:]
+            keyword = file.read(min(length, 17))
+            if kind == b"eXIf" or (
+                kind.endswith(b"Xt") and keyword.startswith((b"Raw profile", b"XML:com.adobe"))
+            ):
+                return True
+            file.seek(length - len(keyword) + 4, 1)
+    return False
 
 
 def _common_size(names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def write_dataset(
     seed: int = 0,
     *,
     suffix: str = ".jpg",
-    texels_per_m: float = 220.0,
+    texels_per_m: int = 220,
 ) -> Path:
     """Render a walk into ``folder``: ``images``, ``poses`` (camera to world), ``depth`` (mm), ``set.json``.
 

@@ -110,7 +110,7 @@ def _hit_box(
     origin: Float[Tensor, "3"],
     directions: Float[Tensor, "3 rows columns"],
     window: Window,
-    texels_per_m: float,
+    texels_per_m: int,
 ) -> None:
     """Slab test in the box's own axes; of the room, seen from inside, the far side counts."""
     rotation = box.world_from_box()

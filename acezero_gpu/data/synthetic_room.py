@@ -78,11 +78,11 @@ class Scene:
     """One texture each, numbered after those of the boxes."""
     atlas: TextureAtlas
     """The textures."""
-    texels_per_m: float
+    texels_per_m: int
     """Density of the box textures at the finest level."""
 
 
-def synthetic_scene(seed: int = 0, *, texels_per_m: float = 220.0) -> Scene:
+def synthetic_scene(seed: int = 0, *, texels_per_m: int = 220) -> Scene:
     """A room of 6 x 5 x 2.8 m with a table, shelves, cartons and balls, whose details depend on the seed.
 
     220 texels per metre suit images up to about 640 pixels wide; 80 make a scene for tests in a tenth of the
@@ -137,8 +137,8 @@ def _furnish(generator: Generator) -> tuple[tuple[Box, ...], tuple[Sphere, ...]]
 
 
 def _paint(
-    boxes: tuple[Box, ...], spheres: tuple[Sphere, ...], texels_per_m: float, generator: Generator
-) -> list[Texture]:
+    boxes: tuple[Box, ...], spheres: tuple[Sphere, ...], texels_per_m: int, generator: Generator
+) -> list[Float[Tensor, "3 _ _"]]:
     """Six textures per box (faces -x +x -y +y -z +z), then one per sphere."""
     textures = []
     for box in boxes:
@@ -162,7 +162,7 @@ def _face_axes(face: int) -> tuple[int, int]:
 
 
 def _face_texture(
-    kind: str, face: int, rows: int, columns: int, texels_per_m: float, generator: Generator
+    kind: str, face: int, rows: int, columns: int, texels_per_m: int, generator: Generator
 ) -> Texture:
     if kind == "room" and face == 4:
         return _floor(rows, columns, texels_per_m, generator)
@@ -177,7 +177,7 @@ def _face_texture(
     return paint.planks(generator, rows, columns, max(4, int(0.12 * texels_per_m)))
 
 
-def _floor(rows: int, columns: int, texels_per_m: float, generator: Generator) -> Texture:
+def _floor(rows: int, columns: int, texels_per_m: int, generator: Generator) -> Texture:
     """Boards with a rug below the table and a few papers that somebody dropped."""
     texture = paint.planks(generator, rows, columns, max(4, int(0.14 * texels_per_m)))
     height, width = int(1.9 * texels_per_m), int(2.8 * texels_per_m)
@@ -199,7 +199,7 @@ def _darken_edges(texture: Texture, reach: float) -> Texture:
     return texture * factor_v[:, None] * factor_u
 
 
-def _cast_floor_shadows(floor: Texture, boxes: tuple[Box, ...], texels_per_m: float) -> None:
+def _cast_floor_shadows(floor: Texture, boxes: tuple[Box, ...], texels_per_m: int) -> None:
     """Soft dark patches around what stands on the floor, in place; rows of the floor run along y."""
     _, rows, columns = floor.shape
     x = ((torch.arange(columns) + 0.5) / texels_per_m - boxes[0].half[0])[None, :]
@@ -217,7 +217,7 @@ def _cast_floor_shadows(floor: Texture, boxes: tuple[Box, ...], texels_per_m: fl
         floor *= 1 - strength * torch.exp(-outside / (0.12 + 0.25 * height))
 
 
-def _atlas(textures: list[Float[Tensor, "3 rows columns"]], levels: int = 6) -> TextureAtlas:
+def _atlas(textures: list[Float[Tensor, "3 _ _"]], levels: int = 6) -> TextureAtlas:
     texels, offset, sizes, total = [], [], [], 0
     for texture in textures:
         for level in range(levels):

@@ -40,7 +40,7 @@ def noise(
     generator: Generator,
     rows: int,
     columns: int,
-    coarsest: float,
+    coarsest: float | int,
     *,
     octaves: int = 6,
     persistence: float = 0.65,
@@ -90,9 +90,9 @@ def poster(generator: Generator, rows: int, columns: int) -> Texture:
     picture = start * (1 - blend) + end * blend
     for _ in range(integer(generator, 3, 9)):
         colour = random_colour(generator, (0.05, 1.0))
-        cu, cv = uniform(generator, 0, 1), uniform(generator, 0, 1)
+        cu, cv = uniform(generator, 0.0, 1.0), uniform(generator, 0.0, 1.0)
         radius = uniform(generator, 0.03, 0.25)
-        if uniform(generator, 0, 1) < 0.5:
+        if uniform(generator, 0.0, 1.0) < 0.5:
             inside = ((u - cu) * columns).square() + ((v - cv) * rows).square() < (
                 radius * min(rows, columns)
             ) ** 2

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
 from acezero_gpu.data.camera_frusta import FRUSTUM_EDGES, frustum_corners
@@ -55,7 +54,7 @@ def write_cameras(
     write_atomically(path, _header(len(vertices), len(faces)) + vertices.tobytes() + faces.tobytes())
 
 
-def _vertices(points: Float[Tensor, "n 3"], colours: UInt8[Tensor, "n 3"]) -> NDArray[np.void]:
+def _vertices(points: Float[Tensor, "n 3"], colours: UInt8[Tensor, "n 3"]) -> np.ndarray:
     vertices = np.empty(len(points), dtype=_VERTEX)
     vertices["xyz"] = points.detach().float().cpu().numpy()
     vertices["rgb"] = colours.cpu().numpy()

@@ -95,7 +95,7 @@ def _splat(
     canvas = torch.tensor(BACKGROUND, dtype=torch.float32).repeat(height * width, 1)
     if len(pixels) == 0:
         return canvas.reshape(height, width, 3).byte().numpy()
-    low, high = depth.quantile(0.02) if len(depth) < 1e6 else depth.min(), depth.max()
+    low, high = _thinned(depth).quantile(0.02), depth.max()
     distance = ((depth - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)[:, None]
     faded = colours.float() * (1 - FADE * distance) + FADE * distance * torch.tensor(BACKGROUND)
     dot = min(max(round((width * height / len(pixels)) ** 0.5), 2), 5)
@@ -130,6 +130,6 @@ def _draw_frusta(
             draw.line([spots[start], spots[end]], fill=(*colour, 235), width=width)
 
 
-def _thinned(points: Float[Tensor, "n 3"], most: int = 50_000) -> Float[Tensor, "m 3"]:
-    """Every k-th point: ``torch.quantile`` refuses large inputs, and limits need no more."""
-    return points[:: max(1, len(points) // most)]
+def _thinned(values: Float[Tensor, "n *rest"], most: int = 50_000) -> Float[Tensor, "m *rest"]:
+    """Every k-th row: ``torch.quantile`` refuses large inputs, and limits need no more."""
+    return values[:: max(1, len(values) // most)]
