@@ -79,7 +79,7 @@ def build_tracks(
         kept = ~in_conflict
     elif conflicts == "cut":
         wrong = in_conflict[first]
-        rebuilt = _merge_without_conflict(first[wrong], second[wrong], view)
+        rebuilt = merge_without_conflict(first[wrong], second[wrong], view)
         label = torch.where(in_conflict, rebuilt, label)
     kept &= torch.bincount(label, minlength=len(node))[label] >= min_length
     node, label, view = node[kept], label[kept], view[kept]
@@ -125,23 +125,22 @@ def _in_conflict(label: Int[Tensor, " nodes"], view: Int[Tensor, " nodes"]) -> B
     return hit[label]
 
 
-def _merge_without_conflict(
+def merge_without_conflict(
     first: Int[Tensor, " m"], second: Int[Tensor, " m"], view: Int[Tensor, " nodes"]
 ) -> Int[Tensor, " nodes"]:
     """Labels of components grown by merging along edges, never two nodes of one view into one component.
 
     In each round every component proposes its open edge of lowest rank; an edge that both its ends propose
-    merges them, so merges come in disjoint pairs and can be judged at once. That is greedy merging in the order
-    of the ranks. These are a hash of the edge's place: a chain in order would otherwise merge one by one.
+    merges them, so merges come in disjoint pairs and can be judged at once. Every edge of lower rank at
+    either end is decided by then: the result is that of taking the edges one by one in ``merge_order``.
     """
     nodes = len(view)
     label = torch.arange(nodes, device=view.device)
-    place = torch.arange(len(first), device=view.device)
-    rank = ((place + 1) * 2654435761 % (1 << 32)).argsort().argsort()
+    rank = merge_order(len(first), view.device).argsort()
+    nothing = torch.full((nodes,), len(first), device=view.device)
     while len(first):
         root_a, root_b = label[first], label[second]
-        best = torch.full((nodes,), len(place), device=view.device)
-        best = best.scatter_reduce(0, root_a, rank, "amin").scatter_reduce(0, root_b, rank, "amin")
+        best = nothing.scatter_reduce(0, root_a, rank, "amin").scatter_reduce(0, root_b, rank, "amin")
         agreed = (best[root_a] == rank) & (best[root_b] == rank)
         into, from_ = torch.minimum(root_a, root_b)[agreed], torch.maximum(root_a, root_b)[agreed]
         proposal = torch.arange(nodes, device=view.device).index_copy(0, from_, into)
@@ -153,6 +152,15 @@ def _merge_without_conflict(
         still_open = (label[first] != label[second]) & ~agreed
         first, second, rank = first[still_open], second[still_open], rank[still_open]
     return label
+
+
+def merge_order(edges: int, device: torch.device | str = "cpu") -> Int[Tensor, " edges"]:
+    """The order in which ``merge_without_conflict`` takes the edges: by a hash of their place.
+
+    In the order as given, a chain of matches would merge one by one instead of in halves.
+    """
+    place = torch.arange(1, edges + 1, device=device)
+    return (place * 2654435761 % (1 << 32)).argsort(stable=True)
 
 
 def filter_tracks(
@@ -168,8 +176,8 @@ def filter_tracks(
     """Drop observations with an error above ``max_error_px`` or not in front of their view, then tracks.
 
     A track goes when fewer than ``min_length`` observations of it remain or its ``angle_deg`` is below
-    ``min_angle_deg``. What is not finite is dropped. ``angle_deg`` is of all observations; where the remaining
-    ones alone must span the angle, filter, compute ``widest_angle_deg`` again, and filter again.
+    ``min_angle_deg``. What is not finite is dropped. ``angle_deg`` is of all observations; where only the
+    remaining ones are to count, filter, compute ``widest_angle_deg`` again, and filter again.
     """
     good = (
         (residuals_px.norm(dim=-1) <= max_error_px)
