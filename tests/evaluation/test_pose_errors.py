@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.pose_metrics import image_errors
 from rich.console import Console
+from rich.table import Table
 
 from acezero_gpu.evaluation import (
     AlignmentConfig,
@@ -31,6 +32,13 @@ from acezero_gpu.evaluation import (
 
 QUICK = EvaluationConfig(alignment=AlignmentConfig(samples=500))
 METRIC = EvaluationConfig(alignment=AlignmentConfig(samples=500, truth_unit_m=1.0))
+
+
+def shown(table: Table) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
 
 
 def test_a_perfect_estimate_in_another_frame_has_no_errors(device, generator):
@@ -184,6 +192,17 @@ def test_thresholds_follow_the_unit_of_the_truth(generator):
     assert in_millimetres.accuracies() == in_metres.accuracies()
 
 
+def test_without_a_unit_thresholds_are_shares_of_the_extent(generator):
+    truth = random_trajectory(generator, 30)
+    estimate = jittered(generator, truth, 0.1, 0.1)
+    config = replace(QUICK, thresholds_share=((0.02, 5.0), (0.001, 5.0)))
+    report = evaluate_poses(views(estimate), views(truth), config)
+    assert report.alignment.extent > 3.0
+    expected = (report.translation_error < 0.02 * report.alignment.extent).double().mean().item()
+    assert 0.1 < expected < 0.9
+    assert report.accuracies() == {"2%_5deg": pytest.approx(expected), "0.1%_5deg": 0.0}
+
+
 def test_figures_are_strict_json(generator):
     truth = random_trajectory(generator, 5)
     confidence = torch.tensor([0.0, 0, 0, 9, 9]).double()
@@ -200,16 +219,20 @@ def test_figures_are_strict_json(generator):
 
 def test_the_table_shows_the_figures_in_words_and_units(generator):
     truth = random_trajectory(generator, 10)
-    good = evaluate_poses(views(jittered(generator, truth, 0.01, 0.1)), views(truth), METRIC)
-    none = evaluate_poses(views(truth, 0.0), views(truth), METRIC)
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(report_table({"ours": good, "theirs": none}))
-    text = captured.get()
-    assert f"{100 * good.as_dict()['median_translation']:.2f} cm" in text
+    estimate = views(jittered(generator, truth, 0.01, 0.1))
+    half_metres = replace(METRIC, alignment=replace(METRIC.alignment, truth_unit_m=0.5))
+    good = evaluate_poses(estimate, views(truth), half_metres)
+    none = evaluate_poses(views(truth, 0.0), views(truth), half_metres)
+    text = shown(report_table({"ours": good, "theirs": none}))
+    assert f"{50 * good.as_dict()['median_translation']:.2f} cm" in text
     assert f"{good.as_dict()['median_rotation_deg']:.3f}°" in text
     assert "within 5 cm and 5°" in text and "10 / 10" in text and "0 / 10" in text
     assert "fewer than two usable cameras" in text
+
+    without_unit = evaluate_poses(estimate, views(truth), QUICK)
+    share = without_unit.as_dict()["median_translation_share"]
+    text = shown(report_table(without_unit))
+    assert f"{100 * share:.2f} % of extent" in text and "within 2 % of extent and 5°" in text
 
 
 def test_a_thousand_images_take_seconds_at_most(generator):
