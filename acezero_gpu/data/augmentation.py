@@ -34,7 +34,10 @@ class AugmentedImages:
 
     def source_px(self, pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "b n 2"]:
         """Where pixels of the warped images lie in the originals, in pixels of the originals."""
-        return pixels @ self.source_from_warped[:, :, :2].transpose(1, 2) + self.source_from_warped[:, None, :, 2]
+        return (
+            pixels @ self.source_from_warped[:, :, :2].transpose(1, 2)
+            + self.source_from_warped[:, None, :, 2]
+        )
 
     def inside(self, source_px: Float[Tensor, "b n 2"]) -> Bool[Tensor, "b n"]:
         """Whether source pixels lie within the original image, where the warped one shows no reflected content."""

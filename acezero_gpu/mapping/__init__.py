@@ -1,0 +1,22 @@
+"""A map from posed images."""
+
+from acezero_gpu.mapping.calibration import CalibrationConfig
+from acezero_gpu.mapping.feature_buffer import BufferConfig, FeatureBuffer
+from acezero_gpu.mapping.losses import LossConfig
+from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig
+from acezero_gpu.mapping.schedule import ScheduleConfig
+from acezero_gpu.mapping.training import FrameTable, MappingResult, TrainingConfig, TrainingProgress, train_map
+
+__all__ = [
+    "BufferConfig",
+    "CalibrationConfig",
+    "FeatureBuffer",
+    "FrameTable",
+    "LossConfig",
+    "MappingResult",
+    "PoseRefinementConfig",
+    "ScheduleConfig",
+    "TrainingConfig",
+    "TrainingProgress",
+    "train_map",
+]

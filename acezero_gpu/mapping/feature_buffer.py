@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.data.augmentation import AugmentationConfig, augment
@@ -79,43 +79,51 @@ class FeatureBuffer:
         self,
         frames: Int[Tensor, " f"],
         load: Callable[[Int[Tensor, " b"]], Float[Tensor, "b 1 h w"]],
+        plain_features: Callable[[Int[Tensor, " b"]], Float[Tensor, "b c rows cols"]],
         encoder: Encoder,
         augmentation: AugmentationConfig,
         generator: torch.Generator,
-        batch: int = 8,
     ) -> None:
-        """Encodes the missing ones of ``frames``; ``load`` gives network images on the computing device."""
+        """Encodes the missing ones of ``frames`` together, as one batch.
+
+        ``load`` gives network images on the computing device, ``plain_features`` what the encoder makes of them
+        without augmentation (they are kept elsewhere for registration, so they are not computed twice).
+        """
         if self.features.numel() == 0:
             images, slots, channels = self._shape
             dtype = feature_dtype(self.compute_device)
             self.features = torch.empty(images, slots, channels, dtype=dtype, device=self.storage_device)
             self.pixels = torch.empty(images, slots, 2, device=self.storage_device)
         missing = self.missing(frames)
-        for part in missing.split(batch):
-            images = load(part)
-            for index in range(self.passes):
-                self._fill_pass(part, index, images, encoder, augmentation, generator)
-            self._filled[part] = True
+        if len(missing) == 0:
+            return
+        images = load(missing)
+        plain = plain_features(missing)
+        centres = cell_centres_px(*plain.shape[-2:], encoder.stride, device=plain.device)
+        everywhere = torch.ones(len(missing), len(centres), dtype=torch.bool, device=plain.device)
+        self._store(missing, 0, plain, centres.expand(len(missing), -1, -1), everywhere, generator)
+        for index in range(1, self.passes):
+            warped = augment(images, augmentation, generator)
+            features = encode(encoder, warped.images)
+            centres = cell_centres_px(*features.shape[-2:], encoder.stride, device=features.device)
+            source = warped.source_px(centres)
+            self._store(missing, index, features, source, warped.inside(source), generator)
+        self._filled[missing] = True
 
-    def _fill_pass(
+    def _store(
         self,
         frames: Int[Tensor, " b"],
         index: int,
-        images: Float[Tensor, "b 1 h w"],
-        encoder: Encoder,
-        augmentation: AugmentationConfig,
+        features: Float[Tensor, "b c rows cols"],
+        source_px: Float[Tensor, "b cells 2"],
+        inside: Bool[Tensor, "b cells"],
         generator: torch.Generator,
     ) -> None:
-        if index == 0:
-            augmentation = AugmentationConfig(max_scale=1.0, max_rotation_deg=0.0, brightness=0.0, contrast=0.0)
-        warped = augment(images, augmentation, generator)
-        features = encode(encoder, warped.images)
-        rows, columns = features.shape[-2:]
-        centres = cell_centres_px(rows, columns, encoder.stride, device=features.device)
-        source = warped.source_px(centres)
-        inside = warped.inside(source)
-        # Random order with the cells outside last: the first ones are a draw without replacement. Where fewer
-        # cells than slots lie inside, the draw starts again from its beginning.
+        """Draws cells of one pass into its slots.
+
+        Random order with the cells outside last: the first ones are a draw without replacement. Where fewer cells
+        than slots lie inside, the draw starts again from its beginning.
+        """
         order = torch.rand(inside.shape, generator=generator, device=generator.device).to(features.device)
         order = torch.where(inside, order, order + 1).argsort(dim=1)
         available = inside.sum(1, keepdim=True).clamp_min(1)
@@ -123,11 +131,11 @@ class FeatureBuffer:
         chosen = order.gather(1, slots % available)
         flat = features.flatten(2).transpose(1, 2)
         picked = flat.gather(1, chosen[..., None].expand(-1, -1, flat.shape[-1]))
+        pixels = source_px.gather(1, chosen[..., None].expand(-1, -1, 2))
         where = slice(index * self.per_pass, (index + 1) * self.per_pass)
-        self.features[frames.to(self.storage_device), where] = picked.to(self.storage_device)
-        self.pixels[frames.to(self.storage_device), where] = source.gather(
-            1, chosen[..., None].expand(-1, -1, 2)
-        ).to(self.storage_device)
+        rows = frames.to(self.storage_device)
+        self.features[rows, where] = picked.to(self.storage_device)
+        self.pixels[rows, where] = pixels.to(self.storage_device)
 
     def sample(self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator) -> PatchBatch:
         """``count`` patches drawn uniformly, with replacement, from the given frames."""

@@ -1,7 +1,7 @@
 """One mapping round: from posed images to a map, with poses and focal length refined on the way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,16 @@ class TrainingConfig:
     """Half precision for the head's matrix products, where the device has it."""
     report_every: int = 100
     """Steps between two lines of the log, and between two looks at the inlier share."""
+
+    def scaled(self, pixel_scale: float) -> "TrainingConfig":
+        """The same training for another resolution: everything in pixels times ``pixel_scale``."""
+        loss = replace(
+            self.loss,
+            soft_clamp_px=self.loss.soft_clamp_px * pixel_scale,
+            soft_clamp_min_px=self.loss.soft_clamp_min_px * pixel_scale,
+            hard_clamp_px=self.loss.hard_clamp_px * pixel_scale,
+        )
+        return replace(self, loss=loss, inlier_px=self.inlier_px * pixel_scale)
 
 
 @dataclass(frozen=True, slots=True)

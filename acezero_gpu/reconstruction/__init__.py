@@ -1,0 +1,21 @@
+"""The ACE0 loop in memory."""
+
+from acezero_gpu.reconstruction.image_bank import BankConfig, ImageBank
+from acezero_gpu.reconstruction.joint_refinement import JointRefinementConfig
+from acezero_gpu.reconstruction.reconstruct import LoopConfig, ReconstructionError, reconstruct
+from acezero_gpu.reconstruction.seeds import SeedConfig
+from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep
+from acezero_gpu.reconstruction.stopping import StoppingConfig
+
+__all__ = [
+    "BankConfig",
+    "ImageBank",
+    "JointRefinementConfig",
+    "LoopConfig",
+    "ReconstructionError",
+    "ReconstructionState",
+    "ReconstructionStep",
+    "SeedConfig",
+    "StoppingConfig",
+    "reconstruct",
+]

@@ -1,0 +1,189 @@
+"""From matches and rough poses to adjusted poses: tracks, triangulation, bundle adjustment, in rounds."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from acezero_gpu.adjustment.bundle_adjustment import BundleAdjustmentConfig, BundleProblem, bundle_adjust
+from acezero_gpu.adjustment.match_graph import PairMatches, epipolar_distance_px
+from acezero_gpu.adjustment.tracks import Tracks, build_tracks
+from acezero_gpu.geometry import PinholeCamera, reproject, triangulate_tracks
+
+
+@dataclass(frozen=True, slots=True)
+class JointConfig:
+    """How tightly tracks must fit, and how often they are made anew."""
+
+    max_error_px: float = 2.0
+    """An observation stays in the last round if its reprojection error is below this, in pixels of the network
+    image at a shortest side of 480; scaled with the resolution."""
+    first_error_px: float = 12.0
+    """The same in the first round, when the poses are rough; rounds in between go down geometrically."""
+    min_angle_deg: float = 1.5
+    """A point stays if two of its rays meet at this angle or more."""
+    rounds: int = 3
+    """Times that tracks are made, triangulated and adjusted."""
+    bundle: BundleAdjustmentConfig = field(
+        default_factory=lambda: BundleAdjustmentConfig(loss="cauchy", max_iterations=30, refine_focal=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JointResult:
+    """Adjusted views and the points that hold them together."""
+
+    cam_from_world: Float[Tensor, "v 3 4"]
+    camera: PinholeCamera
+    points: Float[Tensor, "p 3"]
+    view_index: Int[Tensor, " k"]
+    """The view of each observation."""
+    point_index: Int[Tensor, " k"]
+    """The point of each observation."""
+    keypoint_index: Int[Tensor, " k"]
+    """The keypoint slot of each observation."""
+    error_px: Float[Tensor, " k"]
+    """Reprojection error of each observation."""
+
+    @property
+    def observations_per_view(self) -> Int[Tensor, " v"]:
+        """How many points each view sees; a view with none kept its pose."""
+        return torch.bincount(self.view_index, minlength=len(self.cam_from_world))
+
+    def depth(self) -> Float[Tensor, " k"]:
+        """Depth of each observation in its view."""
+        pose = self.cam_from_world[self.view_index]
+        return (pose[:, 2, :3] * self.points[self.point_index]).sum(-1) + pose[:, 2, 3]
+
+
+def adjust_views(
+    matches: PairMatches,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    cam_from_world: Float[Tensor, "v 3 4"],
+    camera: PinholeCamera,
+    config: JointConfig,
+    *,
+    pixel_scale: float,
+    fixed_views: Bool[Tensor, " v"] | None = None,
+) -> JointResult:
+    """Poses, shared focal length and points of least robust reprojection error.
+
+    Every round keeps the matches that fit the current poses, joins them to tracks, triangulates, drops what does
+    not fit, and adjusts. Starting from rough poses (a map's, or a resection's), the thresholds tighten from round
+    to round. Views without tracks keep their poses. Never raises for bad matches: with nothing left to adjust the
+    poses come back as they were, without observations.
+    """
+    result = _empty(cam_from_world, camera)
+    for index in range(config.rounds):
+        share = index / max(1, config.rounds - 1)
+        error_px = pixel_scale * config.first_error_px ** (1 - share) * config.max_error_px**share
+        distance = epipolar_distance_px(matches, keypoint_pixels, result.cam_from_world, result.camera)
+        result = _round(
+            matches.where(distance < error_px),
+            keypoint_pixels,
+            result,
+            replace(config.bundle, loss_scale_px=0.5 * error_px),
+            error_px,
+            config.min_angle_deg,
+            fixed_views,
+        )
+    return result
+
+
+def _round(
+    matches: PairMatches,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    start: JointResult,
+    bundle: BundleAdjustmentConfig,
+    error_px: float,
+    min_angle_deg: float,
+    fixed_views: Bool[Tensor, " v"] | None,
+) -> JointResult:
+    tracks = build_tracks(
+        matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b, keypoint_pixels.shape[1]
+    )
+    observations = _triangulated(tracks, keypoint_pixels, start, error_px, min_angle_deg)
+    if len(observations.points) == 0:
+        return _empty(start.cam_from_world, start.camera)
+    pixels = keypoint_pixels[observations.view_index, observations.keypoint_index]
+    adjusted = bundle_adjust(
+        BundleProblem(
+            observations.cam_from_world,
+            observations.points,
+            observations.camera,
+            observations.view_index,
+            observations.point_index,
+            pixels,
+            fixed_views=fixed_views,
+        ),
+        bundle,
+    )
+    moved = replace(
+        observations,
+        cam_from_world=adjusted.cam_from_world,
+        camera=adjusted.camera,
+        points=adjusted.points,
+        error_px=torch.where(adjusted.depth > 0, adjusted.residuals_px.norm(dim=-1), torch.inf),
+    )
+    return _without_outliers(moved, error_px)
+
+
+def _triangulated(
+    tracks: Tracks,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    start: JointResult,
+    error_px: float,
+    min_angle_deg: float,
+) -> JointResult:
+    """Tracks as points. Observations far from their track's point are dropped and the rest triangulated again."""
+    view, keypoint, point = tracks.view_index, tracks.keypoint_index, tracks.point_index
+    pixels = keypoint_pixels[view, keypoint]
+    count = tracks.num_points
+    for _ in range(2):
+        normalised = start.camera.normalised(pixels).double()
+        found = triangulate_tracks(view, point, normalised, start.cam_from_world.double(), count)
+        seen = reproject(found.points[point][:, None].float(), start.cam_from_world[view], start.camera)
+        error = (seen.pixels[:, 0] - pixels).norm(dim=-1)
+        good = found.valid & (found.angle_deg >= min_angle_deg)
+        keep = (seen.depth[:, 0] > 0) & (error < 2 * error_px)
+        view, keypoint, point, pixels, error = (
+            view[keep],
+            keypoint[keep],
+            point[keep],
+            pixels[keep],
+            error[keep],
+        )
+    keep = good[point] & (torch.bincount(point, minlength=count) >= 2)[point]
+    view, keypoint, point, error = view[keep], keypoint[keep], point[keep], error[keep]
+    used, point = point.unique(return_inverse=True)
+    return replace(
+        start,
+        points=found.points[used].to(start.cam_from_world.dtype),
+        view_index=view,
+        point_index=point,
+        keypoint_index=keypoint,
+        error_px=error,
+    )
+
+
+def _without_outliers(result: JointResult, error_px: float) -> JointResult:
+    keep = result.error_px < error_px
+    views_left = torch.bincount(result.point_index[keep], minlength=len(result.points))
+    keep = keep & (views_left >= 2)[result.point_index]
+    used, point = result.point_index[keep].unique(return_inverse=True)
+    return replace(
+        result,
+        points=result.points[used],
+        view_index=result.view_index[keep],
+        point_index=point,
+        keypoint_index=result.keypoint_index[keep],
+        error_px=result.error_px[keep],
+    )
+
+
+def _empty(cam_from_world: Float[Tensor, "v 3 4"], camera: PinholeCamera) -> JointResult:
+    none = torch.zeros(0, dtype=torch.long, device=cam_from_world.device)
+    return JointResult(
+        cam_from_world, camera, cam_from_world.new_zeros(0, 3), none, none, none, cam_from_world.new_zeros(0)
+    )

@@ -1,0 +1,149 @@
+"""Everything that is derived from a set of images, each computed once and kept for all iterations."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from acezero_gpu.data.augmentation import AugmentationConfig
+from acezero_gpu.data.loading import LoadedImages
+from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.mapping import BufferConfig, FeatureBuffer
+from acezero_gpu.network import Encoder, encode, feature_dtype
+from acezero_gpu.network.keypoints import KeypointConfig, Keypoints, detect_keypoints
+from acezero_gpu.network.retrieval import global_descriptors
+from acezero_gpu.runtime import random_stream
+
+
+@dataclass(frozen=True, slots=True)
+class BankConfig:
+    """What is kept of every image."""
+
+    shortest_side_px: int = 480
+    """Images are resized to this shortest side before encoding; thresholds in pixels hold at 480 and scale."""
+    keypoint_side_px: int = 480
+    """Shortest side of the image that sparse keypoints are found in."""
+    feature_cache_bytes: int = 4 * 2**30
+    """Features of the plain images are kept up to this size, and computed again each time beyond it."""
+    buffer: BufferConfig = field(default_factory=BufferConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
+
+
+class ImageBank:
+    """Features, training patches, keypoints and look-alikes of an image set, made on demand."""
+
+    def __init__(
+        self,
+        images: LoadedImages,
+        keypoint_images: LoadedImages,
+        encoder: Encoder,
+        config: BankConfig,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.images = images
+        self.encoder = encoder
+        self.config = config
+        self.device = device
+        self._keypoint_images = keypoint_images
+        self._seed = seed
+        self.height, self.width = images.pixels.shape[-2:]
+        self.grid = (self.height // encoder.stride, self.width // encoder.stride)
+        cells = self.grid[0] * self.grid[1]
+        self.buffer = FeatureBuffer.plan(len(images), cells, encoder.channels, config.buffer, device)
+        bytes_each = cells * encoder.channels * 2
+        self._cached = torch.zeros(len(images), dtype=torch.bool)
+        self._cache: Tensor | None = None
+        if bytes_each * len(images) <= config.feature_cache_bytes:
+            self._cache = torch.empty(
+                len(images), encoder.channels, *self.grid, dtype=feature_dtype(device), device=device
+            )
+        self._keypoints: Keypoints | None = None
+        self._detected = torch.zeros(len(images), dtype=torch.bool)
+        self._descriptors: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def pixel_scale(self) -> float:
+        """Factor of thresholds that are stated for a shortest side of 480 pixels."""
+        return min(self.height, self.width) / 480
+
+    def camera(self, focal_original_px: float) -> PinholeCamera:
+        """The shared camera in pixels of the network image; principal point at the centre."""
+        image_set = self.images.image_set
+        camera = PinholeCamera.centred(
+            focal_original_px, image_set.width, image_set.height, device=self.device
+        )
+        return camera.scaled(self.images.scale_xy)
+
+    def focal_original_px(self, camera: PinholeCamera) -> float:
+        """Focal length of the image files for a camera of the network image."""
+        return float(camera.focal_px[0]) / self.images.scale_xy[0]
+
+    def features(self, indices: Int[Tensor, " b"]) -> Float[Tensor, "b c rows cols"]:
+        """Features of the plain images, on the device."""
+        indices = indices.cpu()
+        if self._cache is None:
+            return encode(self.encoder, self.images.batch(indices, self.device))
+        for part in indices[~self._cached[indices]].split(16):
+            self._cache[part.to(self.device)] = encode(self.encoder, self.images.batch(part, self.device))
+            self._cached[part] = True
+        return self._cache[indices.to(self.device)]
+
+    def fill_buffer(self, indices: Int[Tensor, " b"]) -> None:
+        """Makes the training patches of these images, if they are not there yet."""
+        for part in self.buffer.missing(indices).split(self.config.buffer.encode_batch):
+            # A stream per part: what an image's patches are does not depend on what was encoded before.
+            stream = random_stream(self._seed, "buffer", int(part[0]))
+            self.buffer.fill(
+                part,
+                lambda frames: self.images.batch(frames, self.device),
+                self.features,
+                self.encoder,
+                self.config.augmentation,
+                stream,
+            )
+
+    def keypoints(self, indices: Int[Tensor, " b"]) -> Keypoints:
+        """All keypoints, with those of these images present; positions are in pixels of the network image."""
+        indices = indices.cpu().unique()
+        missing = indices[~self._detected[indices]]
+        scale = torch.tensor(
+            [
+                self.width / self._keypoint_images.pixels.shape[-1],
+                self.height / self._keypoint_images.pixels.shape[-2],
+            ],
+            device=self.device,
+        )
+        for part in missing.split(16):
+            found = detect_keypoints(self._keypoint_images.batch(part, self.device), self.config.keypoints)
+            if self._keypoints is None:
+                self._keypoints = _empty_like(found, len(self))
+            rows = part.to(self.device)
+            self._keypoints.pixels[rows] = found.pixels * scale
+            self._keypoints.descriptors[rows] = found.descriptors
+            self._keypoints.scores[rows] = found.scores
+            self._keypoints.valid[rows] = found.valid
+            self._detected[part] = True
+        assert self._keypoints is not None, "keypoints of no image at all were asked for"
+        return self._keypoints
+
+    def similarity(self) -> Float[Tensor, "n n"]:
+        """How much each pair of images looks alike, by global descriptors of all features."""
+        if self._descriptors is None:
+            everything = torch.cat([self.features(part) for part in torch.arange(len(self)).split(16)])
+            self._descriptors = global_descriptors(everything, random_stream(self._seed, "retrieval"))
+        return self._descriptors @ self._descriptors.T
+
+
+def _empty_like(found: Keypoints, images: int) -> Keypoints:
+    def grown(x: Tensor) -> Tensor:
+        return x.new_zeros(images, *x.shape[1:])
+
+    return Keypoints(
+        grown(found.pixels), grown(found.descriptors), grown(found.scores), grown(found.valid)
+    )

@@ -1,0 +1,81 @@
+"""Which image pairs are matched, and their matches, each found once and kept."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from acezero_gpu.adjustment.match_graph import PairMatches
+from acezero_gpu.network.keypoints import match_pairs
+from acezero_gpu.reconstruction.image_bank import ImageBank
+
+
+def spread_ranks(count: int, available: int) -> list[int]:
+    """``count`` ranks out of ``available``: the nearest ones densely, then ever sparser.
+
+    In a video the most similar images are the neighbouring frames, which have hardly any parallax; the sparse
+    tail brings wide baselines at the same cost.
+    """
+    ranks: list[int] = []
+    step = 0.0
+    while len(ranks) < min(count, available):
+        rank = int(step)
+        if rank >= available:
+            break
+        if not ranks or rank > ranks[-1]:
+            ranks.append(rank)
+        step = max(step + 1.0, step * 1.25)
+    return ranks
+
+
+class MatchStore:
+    """Matches of image pairs, by image index."""
+
+    def __init__(self, bank: ImageBank) -> None:
+        self._bank = bank
+        self._found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def ensure(self, pairs: Int[Tensor, "p 2"]) -> None:
+        """Matches these pairs if they are not matched yet."""
+        missing = sorted({_key(a, b) for a, b in pairs.tolist()} - self._found.keys())
+        if not missing:
+            return
+        wanted = torch.tensor(missing)
+        keypoints = self._bank.keypoints(wanted.flatten())
+        matches = match_pairs(keypoints, wanted.to(self._bank.device), self._bank.config.keypoints)
+        for row, pair in enumerate(missing):
+            slots = matches.matched[row].nonzero()[:, 0]
+            self._found[pair] = (slots, matches.index_b[row, slots])
+
+    def between(self, pairs: Int[Tensor, "p 2"], views: Int[Tensor, " v"]) -> PairMatches:
+        """Matches of these pairs, with image indices replaced by positions in ``views``."""
+        self.ensure(pairs)
+        row_of = {image: row for row, image in enumerate(views.tolist())}
+        parts = []
+        for a, b in {_key(a, b) for a, b in pairs.tolist()}:
+            slots_a, slots_b = self._found[a, b]
+            parts.append(
+                PairMatches(
+                    torch.full_like(slots_a, row_of[a]), torch.full_like(slots_b, row_of[b]), slots_a, slots_b
+                )
+            )
+        return PairMatches.concatenate(parts, self._bank.device)
+
+
+def _key(a: int, b: int) -> tuple[int, int]:
+    return (a, b) if a < b else (b, a)
+
+
+def all_pairs(views: Int[Tensor, " v"]) -> Int[Tensor, "p 2"]:
+    """Every pair of a few views."""
+    return torch.combinations(views.cpu(), 2)
+
+
+def neighbours(
+    similarity: Float[Tensor, "n n"], image: int, allowed: Tensor, count: int
+) -> Int[Tensor, " k"]:
+    """Look-alikes of ``image`` among the ``allowed`` ones (a mask), spread over the ranks."""
+    score = similarity[image].masked_fill(~allowed.to(similarity.device), -torch.inf).clone()
+    score[image] = -torch.inf
+    available = int(torch.isfinite(score).sum())
+    order = score.argsort(descending=True).cpu()
+    return order[torch.tensor(spread_ranks(count, available), dtype=torch.long)]

@@ -1,0 +1,67 @@
+"""What the loop knows after a step, and what it gives out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from acezero_gpu.data.posed_views import PosedViews
+from acezero_gpu.geometry import PinholeCamera, se3_from_matrix
+from acezero_gpu.mapping import TrainingProgress
+from acezero_gpu.network import SceneMap
+from acezero_gpu.reconstruction.image_bank import ImageBank
+
+StepName = Literal["seed", "iteration", "final"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructionState:
+    """Current poses of all images and the camera they share."""
+
+    cam_from_world: Float[Tensor, "n 3 4"]
+    """World to camera; meaningless where ``inlier_count`` is 0."""
+    inlier_count: Float[Tensor, " n"]
+    """Cells that agree with the pose."""
+    registered: Bool[Tensor, " n"]
+    """Which images have enough of them."""
+    camera: PinholeCamera
+    """In pixels of the network image."""
+
+    @property
+    def share(self) -> float:
+        """Share of registered images."""
+        return float(self.registered.float().mean())
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructionStep:
+    """One round: a map, the poses it was made from, and the poses it gives."""
+
+    index: int
+    """0 for the seed, then upwards; the final round is the last."""
+    name: StepName
+    scene_map: SceneMap
+    preliminary: PosedViews
+    """Poses of the mapped images after mapping; their confidence is inf, that of the other images 0."""
+    views: PosedViews
+    """Poses of all images after registration; confidence is the inlier count."""
+    registered: int
+    """Images with enough inliers."""
+    stop_reason: str | None
+    """Set when the loop ends after this step or goes to the final round next."""
+    training_log: tuple[TrainingProgress, ...]
+
+
+def to_posed_views(
+    bank: ImageBank,
+    cam_from_world: Float[Tensor, "n 3 4"],
+    confidence: Float[Tensor, " n"],
+    camera: PinholeCamera,
+) -> PosedViews:
+    """Poses of all images with the focal length in pixels of the image files, on the CPU."""
+    focal = torch.full((len(bank),), bank.focal_original_px(camera))
+    return PosedViews(
+        bank.images.image_set.names, se3_from_matrix(cam_from_world.cpu()), focal, confidence.float().cpu()
+    )
