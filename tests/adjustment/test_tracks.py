@@ -1,0 +1,137 @@
+"""Tracks against a union-find that takes the matches one by one, and what their filter leaves."""
+
+import pytest
+import torch
+from reference.track_components import components, has_conflict
+
+from acezero_gpu.adjustment import Tracks, build_tracks, filter_tracks, widest_angle_deg
+from acezero_gpu.adjustment.tracks import connected_components, merge_order, merge_without_conflict
+
+KEYPOINTS = 40
+
+
+def random_matches(seed: int, *, views: int = 9, points: int = 30, wrong: float = 0.05):
+    """Matches between the views of ``points`` points (keypoint = point), some of them wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.triu_indices(views, views, 1)
+    view_a, view_b = a.repeat(points), b.repeat(points)
+    keypoint_a = torch.arange(points).repeat_interleave(len(a))
+    keypoint_b = keypoint_a.clone()
+    bad = torch.rand(len(view_a), generator=generator) < wrong
+    keypoint_b[bad] = torch.randint(KEYPOINTS, (int(bad.sum()),), generator=generator)
+    flip = torch.rand(len(view_a), generator=generator) < 0.5
+    view_a, view_b = torch.where(flip, view_b, view_a), torch.where(flip, view_a, view_b)
+    keypoint_a, keypoint_b = torch.where(flip, keypoint_b, keypoint_a), torch.where(flip, keypoint_a, keypoint_b)
+    kept = torch.randperm(len(view_a), generator=generator)[: len(view_a) // 6]
+    return view_a[kept], view_b[kept], keypoint_a[kept], keypoint_b[kept]
+
+
+def as_nodes(view_a, view_b, keypoint_a, keypoint_b):
+    rows = torch.stack([view_a, keypoint_a, view_b, keypoint_b], dim=1).tolist()
+    return [((va, ka), (vb, kb)) for va, ka, vb, kb in rows]
+
+
+def as_sets(tracks: Tracks):
+    found = [set() for _ in range(tracks.num_points)]
+    for view, keypoint, point in zip(
+        tracks.view_index.tolist(), tracks.keypoint_index.tolist(), tracks.point_index.tolist(), strict=True
+    ):
+        found[point].add((view, keypoint))
+    return {frozenset(track) for track in found}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("min_length", [2, 4])
+def test_tracks_are_the_components_of_the_matches(device, seed, min_length):
+    matches = random_matches(seed)
+    expected = {track for track in components(as_nodes(*matches)) if len(track) >= min_length}
+    on_device = [x.to(device) for x in matches]
+    kept = build_tracks(*on_device, KEYPOINTS, min_length=min_length, conflicts="keep")
+    assert as_sets(kept) == expected
+    dropped = build_tracks(*on_device, KEYPOINTS, min_length=min_length, conflicts="drop")
+    assert as_sets(dropped) == {track for track in expected if not has_conflict(track)}
+    assert any(map(has_conflict, expected)), "the case must hold wrong matches to mean anything"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cut_tracks_are_those_of_greedy_merging(device, seed):
+    matches = random_matches(seed, wrong=0.1)
+    nodes = as_nodes(*matches)
+    tracks = build_tracks(*(x.to(device) for x in matches), KEYPOINTS, conflicts="cut")
+    whole = components(nodes)
+    in_conflict = set().union(*filter(has_conflict, whole))
+    wrong = [match for match in nodes if match[0] in in_conflict]
+    wrong = [wrong[i] for i in merge_order(len(wrong)).tolist()]
+    rebuilt = components(wrong, refuse_conflicts=True)
+    expected = {track for track in whole if not has_conflict(track)} | {t for t in rebuilt if len(t) >= 2}
+    assert as_sets(tracks) == expected
+    assert not any(map(has_conflict, as_sets(tracks)))
+
+
+def test_observations_are_ordered_by_point_then_view():
+    tracks = build_tracks(*random_matches(0), KEYPOINTS)
+    order = tracks.point_index * 100 + tracks.view_index
+    assert (order.diff() > 0).all()
+    assert torch.equal(tracks.lengths, torch.bincount(tracks.point_index))
+    assert tracks.point_index.unique().tolist() == list(range(tracks.num_points))
+
+
+def test_a_long_chain_is_one_component(device):
+    """The worst case of label propagation without shortcuts: the smallest label must travel the whole chain."""
+    length = 3000
+    place = torch.randperm(length, generator=torch.Generator().manual_seed(1)).to(device)
+    label = connected_components(place[:-1], place[1:], length)
+    assert (label == 0).all()
+    view = torch.arange(length, device=device)
+    merged = merge_without_conflict(view[:-1], view[1:], view)
+    assert (merged == merged[0]).all()
+
+
+def test_matches_within_a_view_do_not_count():
+    one = torch.tensor([0, 0, 1])
+    tracks = build_tracks(one, torch.tensor([0, 1, 1]), torch.tensor([3, 3, 5]), torch.tensor([4, 5, 6]), 10)
+    assert as_sets(tracks) == {frozenset({(0, 3), (1, 5)})}
+
+
+def test_no_matches_give_no_tracks(device):
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    tracks = build_tracks(none, none, none, none, 10)
+    assert len(tracks) == 0
+    assert tracks.num_points == 0
+
+
+def small_tracks(device) -> Tracks:
+    """Three points, seen by views 0 1 2, by 0 1, and by 1 2."""
+    view = torch.tensor([0, 1, 2, 0, 1, 1, 2], device=device)
+    return Tracks(view, 10 + view, torch.tensor([0, 0, 0, 1, 1, 2, 2], device=device), 3)
+
+
+def test_filter_drops_observations_then_tracks(device):
+    tracks = small_tracks(device)
+    residuals = torch.tensor(
+        [[0.1, 0.0], [3.0, 4.0], [0.0, 1.0], [0.1, 0.1], [torch.nan, 0.0], [0.5, 0.5], [0.0, 0.0]], device=device
+    )
+    depth = torch.ones(7, device=device)
+    angle = torch.tensor([5.0, 5.0, 5.0], device=device)
+    left = filter_tracks(tracks, residuals, depth, angle, max_error_px=2.0, min_angle_deg=1.0)
+    assert left.observations.tolist() == [0, 2, 5, 6]
+    assert left.points.tolist() == [0, 2]
+    assert left.tracks.point_index.tolist() == [0, 0, 1, 1]
+    assert left.tracks.keypoint_index.tolist() == [10, 12, 11, 12]
+    assert left.tracks.num_points == 2
+    depth[6] = -1.0
+    behind = filter_tracks(tracks, residuals, depth, angle, max_error_px=2.0, min_angle_deg=1.0)
+    assert behind.points.tolist() == [0]
+    narrow = torch.tensor([0.5, 5.0, 5.0], device=device)
+    flat = filter_tracks(tracks, residuals, depth.abs(), narrow, max_error_px=2.0, min_angle_deg=1.0)
+    assert flat.points.tolist() == [2]
+
+
+def test_widest_angle_is_that_of_a_known_triangle(device):
+    """Views at 0, 1 and 3 along x, points 1 away from the first: angles are arc tangents."""
+    cam_from_world = torch.eye(3, 4, dtype=torch.float64).repeat(3, 1, 1)
+    cam_from_world[:, 0, 3] = -torch.tensor([0.0, 1.0, 3.0])
+    points = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 1e4]], dtype=torch.float64)
+    angle = widest_angle_deg(small_tracks(device), points.to(device), cam_from_world.to(device))
+    expected = torch.rad2deg(torch.atan(torch.tensor([3.0, 1.0, 2e-4], dtype=torch.float64)))
+    torch.testing.assert_close(angle.cpu(), expected, rtol=1e-9, atol=0)
