@@ -151,6 +151,7 @@ def test_matching_prefers_the_stricter_rule_and_never_serves_two() -> None:
     assert match_by_key(["x/2.png", "x/1.png"], ["1.png", "2.png"]) == [1, 0]
     assert match_by_key(["x/2.png", "x/1.png"], ["1.txt"]) == [None, 0]
     assert match_by_key(["a/1.png", "b/1.png"], ["1.txt"]) == [None, None]
+    assert match_by_key(["a/1.png", "b/1.png", "c/2.png"], ["1.txt", "2.txt"]) == [None, None, 1]
     assert match_by_key(["a.png"], ["b.txt"]) == [None]
 
 

@@ -65,8 +65,8 @@ def test_every_exif_orientation_comes_out_upright(tmp_path: Path, suffix: str, o
 def test_a_scaled_jpeg_decode_does_not_shift_the_picture(tmp_path: Path) -> None:
     """Sizes that the decoder's 1/8 steps do not divide: the part that it adds must be cut off again."""
     path = tmp_path / "a.jpg"
-    Image.fromarray(smooth_picture(1603, 1205)).save(path, quality=95)
-    ours = load_one(path, 120)
+    Image.fromarray(smooth_picture(273, 241)).save(path, quality=95)
+    ours = load_one(path, 30)
     whole = cv2.resize(
         cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), ours.shape[::-1], interpolation=cv2.INTER_AREA
     )
@@ -79,7 +79,7 @@ def test_sixteen_bits_become_eight_by_scaling(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "b.tif"), ramp)
     expected = np.round(ramp / 65535 * 255)
     for name in ("a.png", "b.tif"):
-        assert np.abs(load_one(tmp_path / name, 48) - expected).max() <= 1, name
+        assert np.abs(load_one(tmp_path / name, 48) - expected).max() == 0, name
 
 
 def test_transparency_shows_white_and_other_modes_load(tmp_path: Path) -> None:
