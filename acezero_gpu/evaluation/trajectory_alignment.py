@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,7 +26,7 @@ class AlignmentStatus(Enum):
     """How far an alignment is to be trusted."""
 
     ALIGNED = "aligned on the camera centres"
-    ALIGNED_WITH_ORIENTATIONS = "camera centres lie on a line: aligned on centres and orientations together"
+    ALIGNED_WITH_ORIENTATIONS = "aligned on the camera centres and orientations together"
     NO_CONSENSUS = (
         "too few cameras agree on any alignment: least median of the centres' errors, rough at best"
     )
@@ -63,6 +64,9 @@ class AlignmentConfig:
     """Least-squares fits on the inliers of the previous fit, for each refined sample."""
     min_inlier_share: float = 0.1
     """Fewer inliers than this share of the usable cameras (or than three) are no consensus."""
+    orientations: Literal["on_lines", "always"] = "on_lines"
+    """When cameras' orientations take part in the fit: where the true centres leave a line by less than the
+    inlier threshold on positions, or in every case (steadier for few cameras, less comparable to others)."""
     with_scale: bool = True
     """False keeps the estimate's scale: rotation and translation alone are fitted."""
 
@@ -145,7 +149,7 @@ def _problem(
         tolerance=max(tolerance, 1e-12),  # it divides; 0 comes from a trajectory without extent
         rotation_tolerance_deg=config.max_rotation_error_deg,
         with_scale=config.with_scale,
-        use_orientations=_distance_from_line(target) < tolerance,
+        use_orientations=config.orientations == "always" or _distance_from_line(target) < tolerance,
     )
 
 
