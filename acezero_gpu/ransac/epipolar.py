@@ -13,7 +13,7 @@ from kornia.geometry.epipolar import find_essential
 from torch import Tensor
 
 from acezero_gpu.geometry import hat, orthonormalise
-from acezero_gpu.pnp.robust_loss import tukey_loss, tukey_weight
+from acezero_gpu.pnp.robust_loss import RobustLoss
 
 MIN_MATCHES = 5
 SOLUTION_SLOTS = 6
@@ -173,20 +173,21 @@ def refine_relative_pose(
     b_from_a: Float[Tensor, "b m 3 4"],
     moments: MatchMoments,
     mask: Bool[Tensor, "b m n"],
+    loss: RobustLoss,
     scale: float,
     iterations: int,
 ) -> Float[Tensor, "b m 3 4"]:
-    """Levenberg-Marquardt over the five degrees of freedom on ``Σ tukey(Sampson distance)``.
+    """Levenberg-Marquardt over the five degrees of freedom on ``Σ loss(Sampson distance)``.
 
-    ``R ← exp(w) R`` and ``t`` moves on the unit sphere. Matches beyond ``scale`` have no pull, and which ones
-    these are is decided anew at every step. A step that does not lower the sum is not taken.
+    ``R ← exp(w) R`` and ``t`` moves on the unit sphere. Weights are taken anew at every step, and a step that
+    does not lower the sum is not made.
     """
     damping = torch.full_like(b_from_a[..., 0, 0], 1e-3)
     residual, jacobian = _linearise(b_from_a, moments)
-    cost = (tukey_loss(residual.square(), scale) * mask).sum(-1)
+    cost = (loss.loss(residual.square(), scale) * mask).sum(-1)
     eye = torch.eye(5, dtype=b_from_a.dtype, device=b_from_a.device)
     for _ in range(iterations):
-        weight = tukey_weight(residual.square(), scale) * mask
+        weight = loss.weight(residual.square(), scale) * mask
         weighted = weight[..., None] * jacobian
         hessian = weighted.transpose(-1, -2) @ jacobian
         gradient = weighted.transpose(-1, -2) @ residual[..., None]
@@ -196,7 +197,7 @@ def refine_relative_pose(
         step, _ = torch.linalg.solve_ex(damped, -gradient)
         trial = _step(b_from_a, torch.nan_to_num(step[..., 0], 0.0, 0.0, 0.0))
         trial_residual, trial_jacobian = _linearise(trial, moments)
-        trial_cost = (tukey_loss(trial_residual.square(), scale) * mask).sum(-1)
+        trial_cost = (loss.loss(trial_residual.square(), scale) * mask).sum(-1)
         better = trial_cost < cost
         b_from_a = torch.where(better[..., None, None], trial, b_from_a)
         cost = torch.where(better, trial_cost, cost)

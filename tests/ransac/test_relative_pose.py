@@ -37,7 +37,8 @@ from acezero_gpu.ransac.relative_pose import (
 )
 
 FOCAL_PX = 600.0
-CONFIG = RelativePoseConfig(max_error=3 / FOCAL_PX)
+MAX_ERROR_PX = 4.0
+CONFIG = RelativePoseConfig(max_error=MAX_ERROR_PX / FOCAL_PX)
 
 
 def pairs(
@@ -79,7 +80,7 @@ def pose_error_deg(estimate: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 def with_poselib(rays_a: torch.Tensor, rays_b: torch.Tensor) -> torch.Tensor:
     camera = {"model": "PINHOLE", "width": 600, "height": 600, "params": [FOCAL_PX, FOCAL_PX, 0, 0]}
-    options = {"max_epipolar_error": 3.0, "max_iterations": 1000}
+    options = {"max_epipolar_error": MAX_ERROR_PX, "max_iterations": 1000}
     pixels = (rays_a.numpy() * FOCAL_PX, rays_b.numpy() * FOCAL_PX)
     pose, _ = poselib.estimate_relative_pose(*pixels, camera, camera, options, {})
     return torch.from_numpy(np.column_stack([pose.R, pose.t]))
@@ -87,7 +88,7 @@ def with_poselib(rays_a: torch.Tensor, rays_b: torch.Tensor) -> torch.Tensor:
 
 def with_opencv(rays_a: torch.Tensor, rays_b: torch.Tensor) -> torch.Tensor:
     a, b = rays_a.numpy(), rays_b.numpy()
-    essential, mask = cv2.findEssentialMat(a, b, np.eye(3), cv2.RANSAC, 0.999, 3 / FOCAL_PX)
+    essential, mask = cv2.findEssentialMat(a, b, np.eye(3), cv2.RANSAC, 0.999, MAX_ERROR_PX / FOCAL_PX)
     _, rotation, t, _ = cv2.recoverPose(essential[:3], a, b, np.eye(3), mask=mask)
     return torch.from_numpy(np.column_stack([rotation, t]))
 
