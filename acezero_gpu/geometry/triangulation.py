@@ -10,8 +10,9 @@ from torch import Tensor
 from acezero_gpu.geometry.pose import camera_centres
 from acezero_gpu.geometry.reprojection import MIN_DEPTH
 
-REFINEMENT_STEPS = 6
-"""Levenberg-Marquardt steps after the closed form; more change less than a hundredth of the noise."""
+REFINEMENT_STEPS = 4
+"""Levenberg-Marquardt steps after the closed form. In float64 more of them change 99 of 100 points by less
+than 1e-5 of the points' own error, where rays differ by half a degree or more; float32 rounds by more."""
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a quantity per observation into one per point."""

@@ -32,8 +32,8 @@ SHORTLIST = 64
 TUKEY_SCALE = 1.5
 """Candidates are refined with Tukey's loss, whose weight reaches zero here, in units of ``max_error``."""
 CAUCHY_SCALE = 0.25
-"""Scale of the Cauchy loss of the last refinement, in units of ``max_error``. On photographs it takes a fifth
-to a third off the error that Tukey's loss leaves; on noise that is truly Gaussian it adds about a tenth."""
+"""Scale of the Cauchy loss of the last refinement, in units of ``max_error``. On photographs it takes up to a
+third off the error that Tukey's loss leaves; on noise that is truly Gaussian it adds about a tenth."""
 SUBSTITUTES = 64
 """Samples for the rotation and for the homography, drawn from the inliers of the relative pose."""
 

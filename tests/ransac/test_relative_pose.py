@@ -1,8 +1,10 @@
 """Relative poses against exact synthetic truth, PoseLib and OpenCV; the parts against finite differences."""
 
+import json
 import math
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
 import poselib
 import pytest
@@ -16,6 +18,7 @@ from acezero_gpu.geometry import (
     rotation_angle_deg,
     transform_points,
 )
+from acezero_gpu.network.keypoints import detect_keypoints, match_pairs
 from acezero_gpu.ransac.degeneracy import transfer_squared
 from acezero_gpu.ransac.epipolar import (
     MatchMoments,
@@ -200,6 +203,38 @@ def test_focal_sweep_prefers_the_true_focal_over_many_pairs(device, generator):
         *(true.normalised(p) for p in pixels), config, generator=torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(sweep.score[:, 1], alone.score, rtol=0.02, atol=0)
+
+
+def test_photographs_with_measured_poses(device, real_data):
+    folder = real_data / "fountain_P11"
+    if not folder.is_dir():
+        pytest.skip("the fountain images are not here")
+    paths = sorted((folder / "images").glob("*.jpg"))[2:5]
+    images = [torch.from_numpy(iio.imread(path)).float().mean(-1) / 255 for path in paths]
+    scale = 0.5
+    small = torch.nn.functional.interpolate(torch.stack(images)[:, None], scale_factor=scale, mode="area")
+    keypoints = detect_keypoints(small.to(device))
+    row = torch.tensor([[0, 1], [1, 2], [0, 2]], device=device)
+    matches = match_pairs(keypoints, row)
+    intrinsics = json.loads((folder / "set.json").read_text())
+    camera = PinholeCamera(
+        scale * torch.tensor([intrinsics["fx"], intrinsics["fy"]]),
+        scale * torch.tensor([intrinsics["cx"], intrinsics["cy"]]),
+    ).to(device)
+    result = estimate_relative_pose(
+        camera.normalised(keypoints.pixels[row[:, 0]]),
+        camera.normalised(matches.pixels_b(keypoints.select(row[:, 1]))),
+        RelativePoseConfig(max_error=1.5 / float(camera.focal_px[0])),
+        generator=torch.Generator().manual_seed(0),
+        mask=matches.matched,
+    )
+    world_from_cam = [np.loadtxt(folder / "poses" / f"{path.stem}.txt") for path in paths]
+    truth = [np.linalg.inv(world_from_cam[b]) @ world_from_cam[a] for a, b in row.tolist()]
+    estimate = matrix_from_se3(result.b_from_a).cpu().double()
+    assert pose_error_deg(estimate, torch.from_numpy(np.stack(truth))[:, :3]).max() < 0.5
+    assert (result.inlier_count > 120).all()
+    assert (result.homography_inlier_count < 0.6 * result.inlier_count).all()
+    assert result.median_angle_deg.min() > 5
 
 
 # The parts
