@@ -27,7 +27,7 @@ class _Hits:
     u: Tensor
     v: Tensor
     normal: Tensor
-    density: Tensor
+    """Of spheres only; that of a box is known from its face."""
 
 
 def render(
@@ -68,7 +68,6 @@ def _cast(
         u=torch.zeros(shape),
         v=torch.zeros(shape),
         normal=torch.zeros(3, *shape),
-        density=torch.ones(shape),
     )
     whole = (slice(0, rows), slice(0, columns))
     for number, box in enumerate(scene.boxes):
@@ -128,13 +127,8 @@ def _hit_box(
     # Columns of a face run along y for the x faces and along x else, rows downwards, or along y for z faces.
     across = torch.where(axis == 0, local[1] + half[1], local[0] + half[0])
     down = torch.where(axis == 2, local[1] + half[1], half[2] - local[2])
-    sign = torch.where(positive != inside, 1.0, -1.0)
-    normal = rotation[:, axis] * sign
-    _keep(
-        hits, window, nearer, depth, texture + 2 * axis + positive, across * texels_per_m, down * texels_per_m
-    )
-    hits.normal[:, *window] = torch.where(nearer, normal, hits.normal[:, *window])
-    hits.density[window] = torch.where(nearer, texels_per_m, hits.density[window])
+    face = texture + 2 * axis + positive
+    _keep(hits, window, nearer, depth, face, across * texels_per_m, down * texels_per_m)
 
 
 def _hit_sphere(
@@ -159,7 +153,6 @@ def _hit_sphere(
     v = torch.acos(normal[2].clamp(-1, 1)) / math.pi * rows
     _keep(hits, window, nearer, depth, torch.full_like(u, texture, dtype=torch.int64), u, v)
     hits.normal[:, *window] = torch.where(nearer, normal, hits.normal[:, *window])
-    hits.density[window] = torch.where(nearer, rows / (math.pi * sphere.radius), hits.density[window])
 
 
 def _keep(
@@ -176,16 +169,30 @@ def _shade(
     rows, columns = hits.depth_m.shape
     origin, directions = _rays(cam_from_world, camera, rows, columns)
     position = origin[:, None, None] + hits.depth_m * directions
+    box_normals = _box_normals(scene)
+    on_box = hits.texture < len(box_normals)
+    box_normal = box_normals.T[:, hits.texture.clamp_max(len(box_normals) - 1)]
+    normal = torch.where(on_box, box_normal, hits.normal)
     light = torch.full_like(hits.depth_m, AMBIENT)
     for lamp in LIGHTS:
         to_lamp = torch.tensor(lamp)[:, None, None] - position
         distance_2 = to_lamp.square().sum(0)
-        cosine = (to_lamp * hits.normal).sum(0).clamp_min(0) * distance_2.rsqrt()
+        cosine = (to_lamp * normal).sum(0).clamp_min(0) * distance_2.rsqrt()
         light += DIFFUSE * cosine * 2.0 / (1.0 + 0.35 * distance_2)
-    slant = ((directions * hits.normal).sum(0).abs() / directions.norm(dim=0)).clamp_min(0.05)
-    texels_per_ray = hits.depth_m / camera.focal_px[0] * hits.density / slant.sqrt()
+    length = directions.square().sum(0).sqrt()
+    slant = ((directions * normal).sum(0).abs() / length).clamp_min(0.05)
+    texels_per_ray = hits.depth_m / camera.focal_px[0] * scene.texels_per_m / slant.sqrt()
     level = texels_per_ray.clamp_min(1.0).log2().round().long().clamp_max(scene.atlas.offset.shape[1] - 1)
     return _sample(scene.atlas, hits.texture, level, hits.u, hits.v) * light[..., None]
+
+
+def _box_normals(scene: Scene) -> Float[Tensor, "faces 3"]:
+    """World normals of all box faces, by texture number; those of the room point inwards."""
+    normals = []
+    for number, box in enumerate(scene.boxes):
+        axes = box.world_from_box().T if number > 0 else -box.world_from_box().T
+        normals.append(torch.stack([-axes, axes], dim=1).flatten(0, 1))
+    return torch.cat(normals)
 
 
 def _sample(
