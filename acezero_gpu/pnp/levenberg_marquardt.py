@@ -57,7 +57,7 @@ class _Problem:
     focal: Float[Tensor, "*#batch 2"]
     principal: Float[Tensor, "*#batch 2"]
     loss: RobustLoss
-    scale_px: float
+    scale_px: float | Float[Tensor, "*#batch 1"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ def refine_absolute_pose(
     config: RefinementConfig | None = None,
     *,
     weights: Float[Tensor, "*#batch n"] | Bool[Tensor, "*#batch n"] | None = None,
+    loss_scale_px: Float[Tensor, "*#batch"] | None = None,
 ) -> RefinedPose:
     """Minimise ``sum_i w_i loss(|pixel_i - project(R x_i + t)|²)`` over the pose.
 
@@ -83,14 +84,15 @@ def refine_absolute_pose(
     never worse than ``initial``. Points of weight zero may hold anything. Points behind the camera pull
     nowhere and cost a constant. Problems whose points do not determine a pose, or that hold values that are
     not finite, end with status ``NOT_REFINED``; they do not touch the others. The camera's batch dimensions
-    broadcast against those of ``initial``.
+    broadcast against those of ``initial``. ``loss_scale_px`` gives each problem its own scale, in place of
+    that of ``config``.
 
     Reference: Madsen, Nielsen and Tingleff, Methods for non-linear least squares problems, 2004; robust
     losses by iteratively reweighted least squares. Differs from ACE0, which calls OpenCV's solver on one
     image at a time.
     """
     config = config or RefinementConfig()
-    problem = _problem(points, pixels, camera, initial, config, weights)
+    problem = _problem(points, pixels, camera, initial, config, weights, loss_scale_px)
     state = _linearise(problem, initial)
     damping = torch.full_like(state.cost, config.initial_damping)
     for _ in range(config.iterations):
@@ -119,6 +121,7 @@ def _problem(
     initial: Tensor,
     config: RefinementConfig,
     weights: Tensor | None,
+    loss_scale_px: Tensor | None,
 ) -> _Problem:
     batch, n = initial.shape[:-2], points.shape[-2]
     if weights is None:
@@ -134,7 +137,7 @@ def _problem(
         camera.focal_px,
         camera.principal_point_px,
         robust_loss(config.loss),
-        config.loss_scale_px,
+        config.loss_scale_px if loss_scale_px is None else loss_scale_px[..., None],
     )
 
 

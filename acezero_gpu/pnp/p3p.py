@@ -12,6 +12,7 @@ from torch import Tensor
 
 _CUBIC_ITERATIONS = 6
 _POLISH_ITERATIONS = 3
+_MIX = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ def _intersections(s: Tensor, m: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
     f_23 = torch.stack([zero, zero, zero, one, half[2], full[2]])
     d_1 = s[2] * f_12 - s[0] * f_23
     d_2 = s[2] * f_13 - s[1] * f_23
+    # In symmetric samples both are degenerate, and the cubic would lose its ends; any other pair will do.
+    d_1, d_2 = d_1 + _MIX * d_2, d_2 - _MIX * d_1
 
     adj_1, adj_2 = _adjugate(d_1), _adjugate(d_2)
     c_0 = _trace_product(adj_1, d_1) / 3

@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 LossName = Literal["squared", "huber", "cauchy", "truncated", "tukey"]
-LossFunction = Callable[[Tensor, float], Tensor]
+Scale = float | Tensor
+"""One number, or a tensor that broadcasts against the squared residuals."""
+LossFunction = Callable[[Tensor, Scale], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +28,50 @@ class RobustLoss:
     """``d loss / d r²`` at the same arguments."""
 
 
-def squared_loss(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def squared_loss(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     """``r²``; the scale has no effect."""
     return squared
 
 
-def squared_weight(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def squared_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     return squared.new_ones(()).expand_as(squared)
 
 
-def huber_loss(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def huber_loss(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     """``r²`` up to the scale ``s``, then the tangent line ``2 s r - s²`` (Huber 1964)."""
     bounded = squared.clamp_max(scale * scale)
     return bounded + 2 * scale * (squared.clamp_min(scale * scale).sqrt() - scale)
 
 
-def huber_weight(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def huber_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     return scale * squared.clamp_min(scale * scale).rsqrt()
 
 
-def cauchy_loss(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def cauchy_loss(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     """``s² log(1 + r²/s²)``: grows without bound, but outliers hardly pull."""
     return scale * scale * (squared / (scale * scale)).log1p()
 
 
-def cauchy_weight(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def cauchy_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     return (squared / (scale * scale) + 1).reciprocal()
 
 
-def truncated_loss(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def truncated_loss(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     """``min(r², s²)``: least squares over the inliers, selected anew at every evaluation (MSAC)."""
     return squared.clamp_max(scale * scale)
 
 
-def truncated_weight(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def truncated_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     return (squared < scale * scale).to(squared.dtype)
 
 
-def tukey_loss(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def tukey_loss(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     """``s²/3 (1 - (1 - r²/s²)³)``, constant from the scale on (Beaton and Tukey 1974)."""
     inside = (1 - squared / (scale * scale)).clamp_min(0)
     return (1 - inside * inside * inside) * (scale * scale / 3)
 
 
-def tukey_weight(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+def tukey_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
     return (1 - squared / (scale * scale)).clamp_min(0).square()
 
 

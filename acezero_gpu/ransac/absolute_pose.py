@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, orthonormalise, se3_from_matrix
-from acezero_gpu.pnp import LossName, PoseStatus, RefinementConfig
+from acezero_gpu.pnp import LossName, PoseStatus
 from acezero_gpu.ransac.hypotheses import Hypotheses, exhaustive_hypotheses, verified_hypotheses
-from acezero_gpu.ransac.local_refinement import refine_on_inliers
+from acezero_gpu.ransac.local_refinement import polish, refine_on_inliers
 from acezero_gpu.ransac.sampling import distinct_ranks, draw_uniform, usable_first
 from acezero_gpu.ransac.scoring import (
     Correspondences,
@@ -50,14 +50,16 @@ class RansacConfig:
     """Best hypotheses that are refined before the best of them is chosen; 1 refines the winner only."""
     local_rounds: int = 1
     """Rounds of refinement of each candidate; no effect if ``local_candidates`` is 1."""
-    refinement_rounds: int = 4
+    refinement_rounds: int = 3
     """Rounds of refinement of the winner; inliers are selected anew in each."""
-    refinement_iterations: int = 4
+    refinement_iterations: int = 3
     """Levenberg-Marquardt steps per round."""
-    refinement_loss: LossName = "squared"
-    """Robust loss within the inliers."""
-    refinement_loss_scale_px: float = 5.0
-    """Scale of that loss in pixels; no effect on ``squared``."""
+    polish_loss: LossName = "cauchy"
+    """Robust loss of one last refinement on the inliers; ``squared`` leaves the refined pose as it is."""
+    polish_scale_px: float | None = None
+    """Scale of that loss in pixels; None takes it from the errors of each image (``robust_scale_px``)."""
+    polish_iterations: int = 5
+    """Levenberg-Marquardt steps of the last refinement; 0 leaves it out."""
     max_chunk_bytes: int = 1 << 29
     """Images are worked on in chunks whose temporary memory stays below about this."""
 
@@ -77,14 +79,6 @@ class RansacConfig:
             prescore_keep=64,
             local_candidates=8,
             local_rounds=2,
-        )
-
-    @property
-    def refinement(self) -> RefinementConfig:
-        return RefinementConfig(
-            iterations=self.refinement_iterations,
-            loss=self.refinement_loss,
-            loss_scale_px=self.refinement_loss_scale_px,
         )
 
 
@@ -154,8 +148,20 @@ def _estimate(data: Correspondences, config: RansacConfig, generator: torch.Gene
     if config.local_candidates > 1:
         pose, scores = _refined(data, pose, scores, config, config.local_rounds)
         pose, scores = _best(pose, scores, 1)
-    pose, _ = _refined(data, pose, scores, config, config.refinement_rounds)
-    return _result(data, pose[:, 0], found, config)
+    pose, scores = _refined(data, pose, scores, config, config.refinement_rounds)
+    pose = pose[:, 0]
+    if config.polish_iterations and config.polish_loss != "squared":
+        pose = polish(
+            data,
+            pose,
+            scores[:, 0],
+            max_error_px=config.max_error_px,
+            score=config.score,
+            loss=config.polish_loss,
+            scale_px=config.polish_scale_px,
+            iterations=config.polish_iterations,
+        )
+    return _result(data, pose, found, config)
 
 
 def _refined(
@@ -168,7 +174,7 @@ def _refined(
         max_error_px=config.max_error_px,
         score=config.score,
         rounds=rounds,
-        refinement=config.refinement,
+        iterations=config.refinement_iterations,
     )
 
 
