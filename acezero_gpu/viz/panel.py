@@ -56,12 +56,11 @@ def draw_panel(
     if len(cameras):
         kept &= scene[:, 2] > cameras[:, 0, 2].quantile(0.05)
     scene, colours = scene[kept], colours[kept]
-    shown = torch.cat([_thinned(scene), cameras.flatten(0, 1)])
-    flat, scale = _fit(_flatten(view, shown), size_px)
+    middle, scale = _fit([_flatten(view, _thinned(scene)), _flatten(view, cameras.flatten(0, 1))], size_px)
     half = torch.tensor([size_px[0], size_px[1] + LABEL_PX * OVERSAMPLING]) / 2
-    pixels = (_flatten(view, scene) - flat) * scale + half
+    pixels = (_flatten(view, scene) - middle) * scale + half
     panel = Image.fromarray(_splat(pixels, scene[:, 2], colours, size_px))
-    corners = (_flatten(view, cameras.flatten(0, 1)) - flat) * scale + half
+    corners = (_flatten(view, cameras.flatten(0, 1)) - middle) * scale + half
     _draw_frusta(panel, corners.unflatten(0, (-1, 5)), cameras[:, 0, 2], camera_colours)
     font = ImageFont.load_default(13 * OVERSAMPLING)
     ImageDraw.Draw(panel).text((8 * OVERSAMPLING, 6 * OVERSAMPLING), view.title, fill=FAINT, font=font)
@@ -75,11 +74,13 @@ def _flatten(view: View, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
     return points[:, :2] * EYE_DISTANCE / (points[:, 2:] + EYE_DISTANCE).clamp_min(0.2)
 
 
-def _fit(flat: Float[Tensor, "n 2"], size_px: tuple[int, int]) -> tuple[Float[Tensor, "2"], float]:
-    """The middle and the scale that bring nearly everything into the panel."""
-    if len(flat) == 0:
+def _fit(parts: list[Float[Tensor, "_ 2"]], size_px: tuple[int, int]) -> tuple[Float[Tensor, "2"], float]:
+    """The middle and the scale that bring nearly all of each part into the panel."""
+    parts = [part for part in parts if len(part) > 0]
+    if not parts:
         return torch.zeros(2), 1.0
-    low, high = flat.quantile(0.01, dim=0), flat.quantile(0.99, dim=0)
+    low = torch.stack([part.quantile(0.01, dim=0) for part in parts]).amin(0)
+    high = torch.stack([part.quantile(0.99, dim=0) for part in parts]).amax(0)
     span = (high - low).clamp_min(1e-3)
     return (low + high) / 2, min(0.9 * size_px[0] / float(span[0]), 0.85 * size_px[1] / float(span[1]))
 

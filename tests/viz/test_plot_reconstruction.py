@@ -65,3 +65,17 @@ def test_little_or_nothing_still_gives_a_picture(tmp_path: Path, points: int, ca
         tmp_path / "a.png", wall(points), colours, looking_cameras(cameras), torch.ones(cameras)
     )
     picture(tmp_path / "a.png")
+
+
+def test_few_cameras_far_from_many_points_are_in_the_picture_too(tmp_path: Path) -> None:
+    points = torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor(
+        [0.1, -0.5, 30.0]
+    )
+    cameras = looking_cameras(5)
+    cameras[:, 0, 3] *= 20
+    colours = torch.tensor(PURPLE, dtype=torch.uint8).repeat(20_000, 1)
+    plot_reconstruction(tmp_path / "a.png", points, colours, cameras, torch.full((5,), 3000.0))
+    image = picture(tmp_path / "a.png")[50:660, :780]
+    columns = np.nonzero((np.abs(image - np.array([26, 140, 128])).max(-1) < 60).any(0))[0]
+    assert (np.diff(columns) > 3).sum() == 4
+    assert count_like(image, PURPLE) > 0
