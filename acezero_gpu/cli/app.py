@@ -1,0 +1,60 @@
+"""The commands, and how their failures reach the person at the keyboard."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from acezero_gpu.cli.demo import demo
+from acezero_gpu.cli.evaluate import evaluate
+from acezero_gpu.cli.failure import sentence_and_code
+from acezero_gpu.cli.map import map_
+from acezero_gpu.cli.reconstruct import reconstruct
+from acezero_gpu.cli.register import register
+from acezero_gpu.cli.versions import package_version
+
+app = typer.Typer(
+    name="acezero",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Camera poses, focal length and a map from photographs of one place.",
+)
+app.command("reconstruct")(reconstruct)
+app.command("map")(map_)
+app.command("register")(register)
+app.command("evaluate")(evaluate)
+app.command("demo")(demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"acezero {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 for success, 1 for a failed run, 2 for wrong input, 130 when interrupted.
+
+    What the user can put right is one sentence on stderr; anything else is a defect and keeps its traceback.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except Exception as error:
+        told = sentence_and_code(error)
+        if told is None:
+            raise
+        sentence, code = told
+        if sentence:
+            sys.stderr.write(f"acezero: {sentence}\n")
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,194 @@
+"""Each argument and option of the command line, declared once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+RUN, PICTURES, SHOWN = "Run", "Camera and poses", "Output"
+"""Headings in the help."""
+
+PresetChoice = Literal["auto", "fast", "default", "quality"]
+RefineJoint = Literal["off", "final", "every"]
+BufferDevice = Literal["same", "cpu"]
+PoseRefinement = Literal["none", "naive", "mlp"]
+
+Images = Annotated[
+    str,
+    typer.Argument(metavar="IMAGES", help="A folder, a quoted glob, or a text file with one path per line."),
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results; made if absent.")]
+MapFile = Annotated[
+    Path, typer.Argument(metavar="MAP", help="A map_*.safetensors that an earlier run wrote.")
+]
+Estimate = Annotated[str, typer.Argument(metavar="POSES", help="The pose file to judge.")]
+Truth = Annotated[
+    str,
+    typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
+]
+DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
+
+FocalPx = Annotated[
+    float | None,
+    typer.Option(
+        "--focal-px",
+        min=1.0,
+        help="Focal length in pixels of the image files.",
+        show_default="0.7 of the diagonal",
+        rich_help_panel=PICTURES,
+    ),
+]
+MapFocalPx = Annotated[
+    float | None,
+    typer.Option(
+        "--focal-px",
+        min=1.0,
+        help="Focal length in pixels of the image files.",
+        show_default="that of the pose file, else 0.7 of the diagonal",
+        rich_help_panel=PICTURES,
+    ),
+]
+RegisterFocalPx = Annotated[
+    float | None,
+    typer.Option(
+        "--focal-px",
+        min=1.0,
+        help="Focal length in pixels of the image files.",
+        show_default="that of the map, scaled to these images",
+        rich_help_panel=PICTURES,
+    ),
+]
+TruthFocalPx = Annotated[
+    float | None,
+    typer.Option(
+        "--truth-focal-px", min=1.0, help="True focal length, where the true poses do not bring it."
+    ),
+]
+FixFocal = Annotated[
+    bool,
+    typer.Option("--fix-focal", help="Keep the focal length as given.", rich_help_panel=PICTURES),
+]
+Depth = Annotated[
+    str | None,
+    typer.Option(
+        "--depth",
+        help="Folder or glob of depth maps to start from (16-bit millimetres, or .npy in metres).",
+        rich_help_panel=PICTURES,
+    ),
+]
+Poses = Annotated[
+    str,
+    typer.Option(
+        "--poses",
+        help="Known poses: folder or glob of 4x4 camera-to-world matrices, or a pose file.",
+        rich_help_panel=PICTURES,
+    ),
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option("--allow-missing", help="Leave out images that have no pose.", rich_help_panel=PICTURES),
+]
+PoseRefinementName = Annotated[
+    PoseRefinement | None,
+    typer.Option(
+        "--pose-refinement",
+        help="How the given poses may move while the map is trained.",
+        show_default="none",
+        rich_help_panel=PICTURES,
+    ),
+]
+PoseRefinementWait = Annotated[
+    int | None,
+    typer.Option(
+        "--pose-refinement-wait",
+        min=0,
+        help="Steps before the poses may move.",
+        show_default="0",
+        rich_help_panel=PICTURES,
+    ),
+]
+RefineJointWhen = Annotated[
+    RefineJoint | None,
+    typer.Option(
+        "--refine-joint",
+        help="When poses, points and focal length are adjusted together.",
+        show_default="by the preset",
+        rich_help_panel=PICTURES,
+    ),
+]
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda (cuda:1 …).", rich_help_panel=RUN)]
+Preset = Annotated[
+    PresetChoice,
+    typer.Option("--preset", help="auto takes default on a GPU, fast on a CPU.", rich_help_panel=RUN),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="TOML settings over those of the preset.", metavar="FILE.toml", rich_help_panel=RUN
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="One setting over everything else; repeatable.",
+        rich_help_panel=RUN,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", help="The same seed gives the same result.", show_default="1305", rich_help_panel=RUN
+    ),
+]
+EncoderChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="dense-sift, or the file of an ACE encoder's weights.",
+        show_default="dense-sift",
+        rich_help_panel=RUN,
+    ),
+]
+BufferDeviceChoice = Annotated[
+    BufferDevice | None,
+    typer.Option(
+        "--buffer-device",
+        help="Where training patches are kept; cpu saves GPU memory.",
+        show_default="same",
+        rich_help_panel=RUN,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace earlier results in OUT.", rich_help_panel=SHOWN),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show warnings and the last line only.", rich_help_panel=SHOWN),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show every line of log.txt.", rich_help_panel=SHOWN)
+]
+
+NoAlign = Annotated[
+    bool, typer.Option("--no-align", help="Compare as they stand: both are in the same world already.")
+]
+NoScale = Annotated[bool, typer.Option("--no-scale", help="Align by rotation and translation alone.")]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threshold",
+        metavar="DISTANCE/DEGREES",
+        help="Share of images below both is reported; repeatable. 0.05/5 and 5cm/5deg take the truth to be in "
+        "metres, 2%/5 is a share of its extent.",
+        show_default="2%/5",
+    ),
+]
+MinConfidence = Annotated[
+    float,
+    typer.Option("--min-confidence", min=0.0, help="An image with less confidence counts as failed."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON, and nothing else.")]

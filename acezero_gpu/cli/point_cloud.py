@@ -1,0 +1,60 @@
+"""Coloured points of a map: scene coordinates that agree with the poses of the images they come from."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from acezero_gpu.data import PosedViews, load_colours
+from acezero_gpu.geometry import cell_centres_px, reproject
+from acezero_gpu.network import SceneMap
+from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.runtime import random_stream
+
+MAX_ERROR_PX = 1.5
+"""A cell's point is kept if it reprojects nearer than this to the cell's centre, at a shortest side of 480."""
+MAX_POINTS = 200_000
+MAX_IMAGES = 200
+"""Enough for a picture; a random choice where there are more."""
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ColouredPoints:
+    """Points of the world; on the CPU."""
+
+    points: Float[Tensor, "n 3"]
+    colours: UInt8[Tensor, "n 3"]
+
+
+@torch.no_grad()
+def map_points(
+    bank: ImageBank, scene_map: SceneMap, views: PosedViews, min_confidence: float, seed: int
+) -> ColouredPoints:
+    """Points that the registered images see where the map predicts them; empty if none is registered."""
+    generator = random_stream(seed, "point cloud")
+    rows = views.registered(min_confidence).nonzero()[:, 0]
+    rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_IMAGES]].sort().values
+    points = [torch.zeros(0, 3)]
+    colours = [torch.zeros(0, 3, dtype=torch.uint8)]
+    for part in rows.split(_BATCH):
+        found = _points_of(bank, scene_map, views, part)
+        points.append(found.points)
+        colours.append(found.colours)
+    everything, every_colour = torch.cat(points), torch.cat(colours)
+    chosen = torch.randperm(len(everything), generator=generator)[:MAX_POINTS]
+    return ColouredPoints(everything[chosen], every_colour[chosen])
+
+
+def _points_of(bank: ImageBank, scene_map: SceneMap, views: PosedViews, rows: Tensor) -> ColouredPoints:
+    camera = bank.camera(float(views.focal_px[int(rows[0])]))
+    centres = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
+    points = scene_map.scene_coordinates(bank.features(rows)).float()
+    seen = reproject(points, views.matrices[rows].to(bank.device), camera)
+    error = (seen.pixels - centres).norm(dim=-1)
+    good = ((error < MAX_ERROR_PX * bank.pixel_scale) & (seen.depth > 0)).cpu()
+    paths = [bank.images.image_set.paths[row] for row in rows.tolist()]
+    pictures = load_colours(paths, (bank.width, bank.height))
+    u, v = centres.long().cpu().unbind(-1)
+    return ColouredPoints(points.cpu()[good], pictures[:, v, u][good])

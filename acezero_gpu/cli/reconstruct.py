@@ -1,0 +1,177 @@
+"""``acezero reconstruct``: from photographs to poses, focal length and a map."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acezero_gpu.cli import options as opt
+from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.output import say
+from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.run import Run
+from acezero_gpu.cli.run_log import RunLog, verbosity
+from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.data import DepthSource, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
+from acezero_gpu.reconstruction import reconstruct as run_loop
+from acezero_gpu.runtime import InputError
+from acezero_gpu.viz import plot_reconstruction
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished reconstruction has to say."""
+
+    views: PosedViews
+    """Poses of all images."""
+    registered: int
+    """Images with enough inliers."""
+    min_confidence: float
+    """How many inliers are enough."""
+    seconds: float
+    """From the start to the last file."""
+    line: str
+    """The last line of the output."""
+
+
+def reconstruct(
+    images: opt.Images,
+    out: opt.Out,
+    focal_px: opt.FocalPx = None,
+    fix_focal: opt.FixFocal = False,
+    depth: opt.Depth = None,
+    refine_joint: opt.RefineJointWhen = None,
+    device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    config: opt.ConfigFile = None,
+    set_: opt.Set = None,
+    seed: opt.Seed = None,
+    encoder: opt.EncoderChoice = None,
+    buffer_device: opt.BufferDeviceChoice = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Poses, focal length and a map from photographs alone."""
+    flags = {
+        "seed": seed,
+        "encoder": encoder,
+        "bank.buffer.device": buffer_device,
+        "loop.joint.when": refine_joint,
+        "loop.fix_focal": fix_focal or None,
+    }
+    settings = resolve_settings(device, preset, config, flags, set_)
+    with RunLog(verbosity(quiet, verbose)) as log:
+        outcome = reconstruct_folder(
+            images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite
+        )
+    say(outcome.line)
+
+
+def reconstruct_folder(
+    images: str,
+    out: Path,
+    settings: Settings,
+    log: RunLog,
+    *,
+    focal_px: float | None = None,
+    depth: str | None = None,
+    overwrite: bool = False,
+) -> Outcome:
+    """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
+
+    ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
+    """
+    if settings.config.loop.fix_focal and focal_px is None:
+        raise InputError("--fix-focal: say with --focal-px at which value.")
+    image_set = resolve_images(images)
+    source = None if depth is None else find_depth_files(depth, image_set.names)
+    command: list[str | Path] = ["reconstruct", images, out, "--preset", settings.preset]
+    command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
+    command += ["--depth", depth] if depth else []
+    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    bank = run.load_bank(image_set, keypoints=True)
+    step, stop_reason = _run_loop(run, bank, _starting_camera(bank, focal_px), _matching(source, bank, depth))
+    return _finish(run, bank, step, stop_reason)
+
+
+def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
+    if focal_px is not None:
+        return bank.camera(focal_px)
+    image_set = bank.images.image_set
+    return bank.camera(float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0]))
+
+
+def _matching(source: DepthSource | None, bank: ImageBank, depth: str | None) -> DepthSource | None:
+    """Depth maps by the images that could be decoded, which may be fewer than were found."""
+    if source is None or depth is None:
+        return None
+    if "depth" not in inspect.signature(run_loop).parameters:
+        raise InputError("--depth: this version starts from image pairs alone; leave the flag out.")
+    return find_depth_files(depth, bank.images.image_set.names)
+
+
+def _run_loop(
+    run: Run, bank: ImageBank, camera: PinholeCamera, depth: DepthSource | None
+) -> tuple[ReconstructionStep, str | None]:
+    """All rounds; the last one, and why no further round was made before it."""
+    config = run.settings.config
+    extra: dict[str, Any] = {} if depth is None else {"depth": depth}
+    reason: str | None = None
+    step: ReconstructionStep | None = None
+    rounds = run_loop(bank, camera, config.loop, seed=config.seed, timer=run.timer, log=run.log.line, **extra)
+    for step in rounds:
+        write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
+        write_pose_file(run.folder.poses(step.index), step.views)
+        step.scene_map.save(run.folder.map(step.index))
+        run.log.registered(step.registered, len(bank))
+        reason = step.stop_reason if step.name != "final" else reason
+        if step.registered == 0:
+            raise RunFailedError(
+                f"No image could be registered after round {step.index}; give sharper or more strongly "
+                "overlapping images, their --focal-px, or --preset quality."
+            )
+    assert step is not None, "the loop yields at least its seed"
+    return step, reason
+
+
+def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, stop_reason: str | None) -> Outcome:
+    settings, folder = run.settings, run.folder
+    cells = bank.grid[0] * bank.grid[1]
+    min_confidence = settings.config.loop.registration.min_inlier_share * cells
+    write_pose_file(folder.poses_final, step.views)
+    with run.timer.stage("point cloud"):
+        cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)
+        write_points(folder.path / "point_cloud.ply", cloud.points, cloud.colours)
+        shown = torch.where(step.views.registered(min_confidence), step.views.confidence, 0.0)
+        plot_reconstruction(
+            folder.path / "reconstruction.png",
+            cloud.points,
+            cloud.colours,
+            step.views.matrices,
+            # The scale of the colours is that of a picture of 4800 cells, ACE0's.
+            shown * (4800 / cells),
+            title=folder.path.name,
+            aspect=bank.width / bank.height,
+        )
+    focal_px = float(step.views.focal_px[0])
+    figures = {
+        "registered": step.registered,
+        "focal_px": round(focal_px, 3),
+        "iterations": step.index,
+        "stop_reason": stop_reason,
+        "registered_means_confidence_from": round(min_confidence, 3),
+        "points": len(cloud.points),
+    }
+    run.write_summary(bank.images.image_set, figures)
+    line = (
+        f"registered {step.registered} of {len(bank)} images, focal {focal_px:.1f} px, "
+        f"{run.log.seconds:.0f} s → {folder.poses_final}"
+    )
+    run.log.line(f" {line}")
+    return Outcome(step.views, step.registered, min_confidence, run.log.seconds, line)

@@ -1,0 +1,110 @@
+"""``acezero register``: poses of photographs in a map that exists."""
+
+from pathlib import Path
+
+import torch
+
+from acezero_gpu.cli import options as opt
+from acezero_gpu.cli.failure import RunFailedError, as_input_error
+from acezero_gpu.cli.output import say
+from acezero_gpu.cli.run import Run
+from acezero_gpu.cli.run_log import RunLog, verbosity
+from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.data import resolve_images
+from acezero_gpu.io import write_pose_file
+from acezero_gpu.network import SceneMap, make_encoder
+from acezero_gpu.reconstruction.state import to_posed_views
+from acezero_gpu.registration import register_images
+from acezero_gpu.runtime import InputError, random_stream
+
+
+def register(
+    images: opt.Images,
+    map_file: opt.MapFile,
+    out: opt.Out,
+    focal_px: opt.RegisterFocalPx = None,
+    device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    config: opt.ConfigFile = None,
+    set_: opt.Set = None,
+    seed: opt.Seed = None,
+    encoder: opt.EncoderChoice = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Poses of photographs in a map that exists."""
+    settings = resolve_settings(device, preset, config, {"seed": seed, "encoder": encoder}, set_)
+    with RunLog(verbosity(quiet, verbose)) as log:
+        line = register_folder(images, map_file, out, settings, log, focal_px, overwrite)
+    say(line)
+
+
+def register_folder(
+    images: str,
+    map_file: Path,
+    out: Path,
+    settings: Settings,
+    log: RunLog,
+    focal_px: float | None,
+    overwrite: bool,
+) -> str:
+    """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered."""
+    scene_map = _load_map(map_file, settings)
+    image_set = resolve_images(images, minimum=1)
+    command: list[str | Path] = ["register", images, map_file, out, "--preset", settings.preset]
+    command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
+    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    # Every image is encoded once only: nothing to keep.
+    run = run.with_bank_settings(shortest_side_px=scene_map.shortest_side_px, feature_cache_bytes=0)
+    bank = run.load_bank(image_set, keypoints=False, minimum=1)
+    image_set = bank.images.image_set
+    focal = scene_map.focal_px(min(image_set.width, image_set.height)) if focal_px is None else focal_px
+    config = settings.config.loop.registration
+    with run.timer.stage("registration"):
+        found = register_images(
+            bank.features,
+            torch.arange(len(bank)),
+            scene_map,
+            bank.camera(focal),
+            config,
+            stride=bank.encoder.stride,
+            pixel_scale=bank.pixel_scale,
+            generator=random_stream(settings.config.seed, "registration", "queries"),
+            progress=lambda done, total: log.line(f"  {done} of {total} images tried"),
+        )
+    count = int(found.registered(config).sum())
+    log.registered(count, len(bank))
+    views = to_posed_views(bank, found.cam_from_world, found.inlier_count.float(), bank.camera(focal))
+    path = run.folder.path / "poses.txt"
+    write_pose_file(path, views)
+    threshold = round(config.min_inlier_share * found.cells, 3)
+    figures = {
+        "registered": count,
+        "focal_px": round(focal, 3),
+        "registered_means_confidence_from": threshold,
+        "map": str(map_file),
+    }
+    run.write_summary(image_set, figures)
+    if count == 0:
+        raise RunFailedError(
+            f"No image could be registered in {map_file}; do they show the same place, and is --focal-px right?"
+        )
+    line = f"registered {count} of {len(bank)} images, focal {focal:.1f} px, {log.seconds:.0f} s → {path}"
+    log.line(f" {line}")
+    return line
+
+
+def _load_map(map_file: Path, settings: Settings) -> SceneMap:
+    """``InputError`` if there is no map in the file, or one that this encoder's features mean nothing to."""
+    if not map_file.is_file():
+        raise InputError(f"{map_file}: no such file; give a map_*.safetensors that an earlier run wrote.")
+    with as_input_error():
+        scene_map = SceneMap.load(map_file, settings.device)
+        encoder = make_encoder(settings.config.encoder, settings.device)
+    if scene_map.encoder_identifier != encoder.identifier:
+        raise InputError(
+            f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
+            f"{encoder.identifier}; give the same --encoder as for the map."
+        )
+    return scene_map

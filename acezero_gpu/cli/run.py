@@ -1,0 +1,103 @@
+"""One run of a command: its folder, settings, log and clock, and the files that it leaves."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from acezero_gpu.cli.failure import as_input_error
+from acezero_gpu.cli.run_log import AnnouncingTimer, RunLog
+from acezero_gpu.cli.settings import Settings
+from acezero_gpu.cli.versions import git_commit, versions
+from acezero_gpu.config import as_toml
+from acezero_gpu.data import ImageSet, load_grey
+from acezero_gpu.io import RunFolder
+from acezero_gpu.network import make_encoder
+from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.runtime import InputError, StageTimer, describe_device
+
+FURTHER_FILES = ("map.safetensors", "poses.txt", "point_cloud.ply")
+"""Results that ``RunFolder`` does not know by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every command that writes a folder shares."""
+
+    command: str
+    """The command line that makes the same run."""
+    folder: RunFolder
+    settings: Settings
+    log: RunLog
+    timer: StageTimer
+
+    @classmethod
+    def start(
+        cls, out: Path, settings: Settings, log: RunLog, command: Sequence[str | Path], *, overwrite: bool
+    ) -> "Run":
+        """Makes the folder ready and writes ``config.toml`` and the head of ``log.txt``.
+
+        ``InputError`` if the folder holds results and ``overwrite`` is off, or if it cannot be written.
+        """
+        folder = RunFolder(out)
+        left = [out / name for name in FURTHER_FILES if (out / name).is_file()]
+        if left and not overwrite:
+            raise InputError(
+                f"{out}: holds results already ({left[0].name}); "
+                "give another folder, or --overwrite to replace them."
+            )
+        folder.prepare(overwrite)
+        for path in left:
+            path.unlink()
+        line = shlex.join(["acezero", *map(str, command)])
+        folder.write_text("config.toml", f"# {line}\n# preset {settings.preset}\n{as_toml(settings.config)}")
+        log.open_file(folder.log)
+        log.line(f" {line}")
+        log.line(f"device {describe_device(settings.device)}, preset {settings.preset}")
+        return cls(line, folder, settings, log, AnnouncingTimer(settings.device, log))
+
+    def load_bank(self, image_set: ImageSet, *, keypoints: bool, minimum: int = 2) -> ImageBank:
+        """The decoded images with their encoder.
+
+        Without ``keypoints`` no image is decoded at the keypoints' own resolution.
+        """
+        config = self.settings.config
+        with as_input_error():
+            encoder = make_encoder(config.encoder, self.settings.device)
+        bank = config.bank
+        with self.timer.stage("loading"):
+            images = load_grey(image_set, bank.shortest_side_px, minimum=minimum)
+            keypoint_images = images
+            if keypoints and bank.keypoint_side_px != bank.shortest_side_px:
+                keypoint_images = load_grey(images.image_set, bank.keypoint_side_px, minimum=minimum)
+        if len(keypoint_images) != len(images):
+            raise InputError("An image file changed while it was read; start again.")
+        height, width = images.pixels.shape[-2:]
+        source = images.image_set
+        self.log.line(
+            f"{len(images)} images of {source.width}x{source.height} px, worked on at {width}x{height} px"
+        )
+        return ImageBank(images, keypoint_images, encoder, bank, self.settings.device, config.seed)
+
+    def with_bank_settings(self, **changes: Any) -> "Run":
+        """The same run with other settings of the image bank."""
+        config = self.settings.config
+        config = replace(config, bank=replace(config.bank, **changes))
+        return replace(self, settings=replace(self.settings, config=config))
+
+    def write_summary(self, images: ImageSet, figures: Mapping[str, Any]) -> None:
+        """``summary.json``: the command's figures, then what they were made with; its presence means finished."""
+        content: dict[str, Any] = {"command": self.command, "images": len(images)}
+        content |= figures
+        content |= {
+            "skipped": [{"file": name, "reason": reason} for name, reason in images.skipped],
+            "seconds": {name: round(value, 3) for name, value in self.timer.seconds.items()},
+            "total_s": round(self.log.seconds, 3),
+            "device": describe_device(self.settings.device),
+            "preset": self.settings.preset,
+            "seed": self.settings.config.seed,
+            "versions": versions(),
+            "git_commit": git_commit(),
+        }
+        self.folder.write_json("summary.json", content)
