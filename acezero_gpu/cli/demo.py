@@ -44,7 +44,7 @@ def demo(
     say(outcome.line)
     if 2 * outcome.registered < IMAGES:
         raise RunFailedError(
-            f"Only {outcome.registered} of {IMAGES} images were registered; this is a defect."
+            f"Only {outcome.registered} of {IMAGES} images were registered; please report this."
         )
 
 

@@ -29,8 +29,9 @@ from acezero_gpu.io import read_pose_file, read_poses
 from acezero_gpu.io.pose_file import POSE_SUFFIXES
 from acezero_gpu.runtime import InputError
 
+_NUMBER = r"[0-9.]+(?:[eE][+-]?[0-9]+)?"
 _THRESHOLD = re.compile(
-    r"(?P<distance>[0-9.eE+-]+)\s*(?P<unit>m|cm|mm|%)?\s*/\s*(?P<degrees>[0-9.eE+-]+)\s*(deg|°)?"
+    rf"(?P<distance>{_NUMBER})\s*(?P<unit>m|cm|mm|%)?\s*/\s*(?P<degrees>{_NUMBER})\s*(deg|°)?"
 )
 _METRES = {None: 1.0, "m": 1.0, "cm": 0.01, "mm": 0.001}
 
@@ -57,7 +58,7 @@ def evaluate(
 def evaluation_config(
     thresholds: Sequence[str] | None, *, min_confidence: float, with_scale: bool = True
 ) -> EvaluationConfig:
-    """The thresholds decide what the unit of the truth is: metres, or unknown if they are shares or absent."""
+    """Thresholds in lengths say that the truth is in metres; with shares, or none, its unit is unknown."""
     alignment = AlignmentConfig(with_scale=with_scale)
     config = EvaluationConfig(alignment=alignment, min_confidence=min_confidence)
     if not thresholds:
@@ -114,7 +115,8 @@ class Judgement:
             table.caption = note
             return table
         table = Table("measure", "estimate", title="Pose errors, without alignment", caption=note)
-        figures = {**self.report.as_dict(), **self.report.accuracies()}
+        accuracies = self.report.accuracies()
+        figures = {**self.report.as_dict(), **accuracies}
         for key in (
             "images",
             "registered",

@@ -73,7 +73,7 @@ def map_folder(
     """Load, train one map, save; the line to end with."""
     image_set = resolve_images(images)
     _read_given(poses, image_set, focal_px, allow_missing)  # wrong files are told before the folder is made
-    command: list[str | Path] = ["map", images, out, "--poses", poses, "--preset", settings.preset]
+    command: list[str | Path] = ["map", images, out, "--poses", poses]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--allow-missing"] if allow_missing else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)

@@ -182,8 +182,8 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         metavar="DISTANCE/DEGREES",
-        help="Share of images below both is reported; repeatable. 0.05/5 and 5cm/5deg take the truth to be in "
-        "metres, 2%/5 is a share of its extent.",
+        help="Share of images below both is reported; repeatable. 0.05/5 and 5cm/5deg take the truth to be "
+        "in metres, 2%/5 is a share of its extent.",
         show_default="2%/5",
     ),
 ]

@@ -13,7 +13,7 @@ from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.runtime import random_stream
 
 MAX_ERROR_PX = 1.5
-"""A cell's point is kept if it reprojects nearer than this to the cell's centre, at a shortest side of 480."""
+"""A point is kept if it reprojects nearer than this to its cell's centre, at a shortest side of 480 px."""
 MAX_POINTS = 200_000
 MAX_IMAGES = 200
 """Enough for a picture; a random choice where there are more."""

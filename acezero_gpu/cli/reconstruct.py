@@ -91,7 +91,7 @@ def reconstruct_folder(
         raise InputError("--fix-focal: say with --focal-px at which value.")
     image_set = resolve_images(images)
     source = None if depth is None else find_depth_files(depth, image_set.names)
-    command: list[str | Path] = ["reconstruct", images, out, "--preset", settings.preset]
+    command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--depth", depth] if depth else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)

@@ -52,7 +52,7 @@ def register_folder(
     """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered."""
     scene_map = _load_map(map_file, settings)
     image_set = resolve_images(images, minimum=1)
-    command: list[str | Path] = ["register", images, map_file, out, "--preset", settings.preset]
+    command: list[str | Path] = ["register", images, map_file, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
     # Every image is encoded once only: nothing to keep.
@@ -88,7 +88,7 @@ def register_folder(
     run.write_summary(image_set, figures)
     if count == 0:
         raise RunFailedError(
-            f"No image could be registered in {map_file}; do they show the same place, and is --focal-px right?"
+            f"No image could be registered in {map_file}; is it the same place, and --focal-px right?"
         )
     line = f"registered {count} of {len(bank)} images, focal {focal:.1f} px, {log.seconds:.0f} s → {path}"
     log.line(f" {line}")

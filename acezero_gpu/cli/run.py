@@ -50,7 +50,8 @@ class Run:
         folder.prepare(overwrite)
         for path in left:
             path.unlink()
-        line = shlex.join(["acezero", *map(str, command)])
+        settings_file = ["--preset", settings.preset, "--config", str(folder.config)]
+        line = shlex.join(["acezero", *map(str, command), *settings_file])
         folder.write_text("config.toml", f"# {line}\n# preset {settings.preset}\n{as_toml(settings.config)}")
         log.open_file(folder.log)
         log.line(f" {line}")
@@ -87,7 +88,7 @@ class Run:
         return replace(self, settings=replace(self.settings, config=config))
 
     def write_summary(self, images: ImageSet, figures: Mapping[str, Any]) -> None:
-        """``summary.json``: the command's figures, then what they were made with; its presence means finished."""
+        """``summary.json``: the command's figures, then what they were made with. It is written last."""
         content: dict[str, Any] = {"command": self.command, "images": len(images)}
         content |= figures
         content |= {
