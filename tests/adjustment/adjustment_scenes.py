@@ -1,5 +1,7 @@
 """A small scene with exact truth for the adjustment tests."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -50,4 +52,47 @@ def make_scene(
         point_index,
         pixels.to(dtype),
         torch.tensor(radial, dtype=dtype),
+    )
+
+
+def disturbed(
+    problem: BundleProblem,
+    generator: torch.Generator,
+    *,
+    poses: float = 0.01,
+    points: float = 0.03,
+    focal_factor: float = 1.0,
+) -> BundleProblem:
+    """The same observations with a wrong start; the radial terms start at zero."""
+
+    def noise(like: Tensor, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
+
+    camera = PinholeCamera(problem.camera.focal_px * focal_factor, problem.camera.principal_point_px)
+    steps = poses * noise(problem.points, len(problem.cam_from_world), 6)
+    return replace(
+        problem,
+        cam_from_world=retract(problem.cam_from_world, steps),
+        points=problem.points + points * noise(problem.points, len(problem.points), 3),
+        camera=camera,
+        radial=torch.zeros_like(problem.camera.focal_px),
+    )
+
+
+def on_device(
+    problem: BundleProblem, device: torch.device, dtype: torch.dtype = torch.float64
+) -> BundleProblem:
+    def move(value: Tensor | None) -> Tensor | None:
+        return value if value is None else value.to(device, dtype if value.is_floating_point() else None)
+
+    return BundleProblem(
+        move(problem.cam_from_world),
+        move(problem.points),
+        problem.camera.to(device, dtype),
+        move(problem.view_index),
+        move(problem.point_index),
+        move(problem.pixels),
+        move(problem.radial),
+        move(problem.weights),
+        move(problem.fixed_views),
     )

@@ -21,7 +21,10 @@ def random_matches(seed: int, *, views: int = 9, points: int = 30, wrong: float 
     keypoint_b[bad] = torch.randint(KEYPOINTS, (int(bad.sum()),), generator=generator)
     flip = torch.rand(len(view_a), generator=generator) < 0.5
     view_a, view_b = torch.where(flip, view_b, view_a), torch.where(flip, view_a, view_b)
-    keypoint_a, keypoint_b = torch.where(flip, keypoint_b, keypoint_a), torch.where(flip, keypoint_a, keypoint_b)
+    keypoint_a, keypoint_b = (
+        torch.where(flip, keypoint_b, keypoint_a),
+        torch.where(flip, keypoint_a, keypoint_b),
+    )
     kept = torch.randperm(len(view_a), generator=generator)[: len(view_a) // 6]
     return view_a[kept], view_b[kept], keypoint_a[kept], keypoint_b[kept]
 
@@ -77,7 +80,7 @@ def test_observations_are_ordered_by_point_then_view():
 
 
 def test_a_long_chain_is_one_component(device):
-    """The worst case of label propagation without shortcuts: the smallest label must travel the whole chain."""
+    """The worst case of label propagation without shortcuts: the smallest label must travel it all."""
     length = 3000
     place = torch.randperm(length, generator=torch.Generator().manual_seed(1)).to(device)
     label = connected_components(place[:-1], place[1:], length)
@@ -109,7 +112,8 @@ def small_tracks(device) -> Tracks:
 def test_filter_drops_observations_then_tracks(device):
     tracks = small_tracks(device)
     residuals = torch.tensor(
-        [[0.1, 0.0], [3.0, 4.0], [0.0, 1.0], [0.1, 0.1], [torch.nan, 0.0], [0.5, 0.5], [0.0, 0.0]], device=device
+        [[0.1, 0.0], [3.0, 4.0], [0.0, 1.0], [0.1, 0.1], [torch.nan, 0.0], [0.5, 0.5], [0.0, 0.0]],
+        device=device,
     )
     depth = torch.ones(7, device=device)
     angle = torch.tensor([5.0, 5.0, 5.0], device=device)

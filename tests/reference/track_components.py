@@ -19,8 +19,10 @@ class UnionFind:
         return {node for node in self.parent if self.find(node) == root}
 
 
-def components(matches: Iterable[tuple[Node, Node]], *, refuse_conflicts: bool = False) -> set[frozenset[Node]]:
-    """Sets of ``(view, keypoint)``; with ``refuse_conflicts``, no match may join two keypoints of one view."""
+def components(
+    matches: Iterable[tuple[Node, Node]], *, refuse_conflicts: bool = False
+) -> set[frozenset[Node]]:
+    """Sets of ``(view, keypoint)``; ``refuse_conflicts``: no match may join two keypoints of one view."""
     sets = UnionFind()
     for a, b in matches:
         root_a, root_b = sets.find(a), sets.find(b)

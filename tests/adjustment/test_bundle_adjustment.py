@@ -1,0 +1,267 @@
+"""Joint adjustment against COLMAP, SciPy and exact truth, and what it does with bad input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pycolmap
+import pytest
+import scipy.optimize
+import torch
+from adjustment_scenes import disturbed, make_scene, on_device
+
+from acezero_gpu.adjustment import AdjustmentStatus, BundleAdjustmentConfig, BundleProblem, bundle_adjust
+from acezero_gpu.geometry import (
+    camera_centres,
+    fit_similarity,
+    retract,
+    rotation_angle_deg,
+    transform_points,
+)
+
+EVERYTHING = BundleAdjustmentConfig(
+    max_iterations=100, refine_focal=True, refine_radial=True, cost_tolerance=1e-11, step_tolerance=1e-12
+)
+
+
+def with_outliers(problem: BundleProblem, generator: torch.Generator, share: float = 0.05) -> BundleProblem:
+    bad = torch.rand(len(problem.pixels), generator=generator) < share
+    shift = 30 * torch.randn(len(bad), 2, generator=generator, dtype=torch.float64)
+    return replace(problem, pixels=problem.pixels + bad[:, None] * shift)
+
+
+def colmap_adjust(problem: BundleProblem, loss: str, scale_px: float) -> tuple[float, np.ndarray]:
+    """Final cost and camera parameters of COLMAP's adjustment; focal length and radial terms are free."""
+    reconstruction = pycolmap.Reconstruction()
+    focal, centre = float(problem.camera.focal_px[0]), problem.camera.principal_point_px.tolist()
+    parameters = [focal, *centre, *problem.radial.tolist()]
+    reconstruction.add_camera_with_trivial_rig(
+        pycolmap.Camera(camera_id=1, model="RADIAL", width=640, height=480, params=parameters)
+    )
+    place = {}
+    for view, pose in enumerate(problem.cam_from_world.numpy()):
+        mine = (problem.view_index == view).nonzero()[:, 0].tolist()
+        place |= {k: (view + 1, n) for n, k in enumerate(mine)}
+        keypoints = problem.pixels[mine].numpy()
+        image = pycolmap.Image(name=str(view), image_id=view + 1, camera_id=1, keypoints=keypoints)
+        reconstruction.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose))
+    for point, coordinates in enumerate(problem.points.numpy()):
+        track = pycolmap.Track()
+        for k in (problem.point_index == point).nonzero()[:, 0].tolist():
+            track.add_element(*place[k])
+        reconstruction.add_point3D(coordinates, track)
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.ceres.loss_function_type = getattr(pycolmap.LossFunctionType, loss)
+    options.ceres.loss_function_scale = scale_px
+    options.ceres.solver_options.function_tolerance = 1e-12
+    options.ceres.solver_options.max_num_iterations = 300
+    options.ceres.solver_options.num_threads = 1
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in reconstruction.images:
+        config.add_image(image_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    summary = pycolmap.create_default_ceres_bundle_adjuster(options, config, reconstruction).solve()
+    return summary.ceres_summary.final_cost, reconstruction.cameras[1].params
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("squared", "TRIVIAL"), ("huber", "HUBER"), ("cauchy", "CAUCHY")]
+)
+def test_cost_and_camera_are_those_of_colmap(generator, ours, theirs):
+    scene = make_scene(generator, noise_px=1.0, radial=(0.1, -0.05))
+    problem = with_outliers(disturbed(scene, generator, focal_factor=1.1), generator)
+    result = bundle_adjust(problem, replace(EVERYTHING, loss=ours, loss_scale_px=2.0))
+    cost, parameters = colmap_adjust(problem, theirs, 2.0)
+    assert result.cost_final < 0.5 * result.cost_initial
+    assert result.cost_final == pytest.approx(cost, rel=1e-4)
+    assert float(result.camera.focal_px[0]) == pytest.approx(parameters[0], rel=1e-3)
+    assert result.radial.tolist() == pytest.approx(parameters[3:], abs=5e-3)
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber", "cauchy"])
+def test_cost_is_that_of_scipy(generator, loss):
+    """SciPy minimises the same robust cost over the same parameters with numerical derivatives."""
+    scale = 1.5
+    scene = make_scene(generator, views=4, points=12, seen_by=4, noise_px=0.7)
+    problem = with_outliers(disturbed(scene, generator), generator)
+    weights = 0.5 + torch.rand(len(problem.pixels), generator=generator, dtype=torch.float64)
+    fixed = torch.tensor([True, True, False, False])
+    problem = replace(problem, weights=weights, fixed_views=fixed)
+    view, point = problem.view_index, problem.point_index
+
+    def residuals(parameters: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(parameters)
+        steps = torch.cat([torch.zeros(2, 6).double(), x[1:13].view(2, 6)])
+        poses = retract(problem.cam_from_world, steps)
+        cam = transform_points(poses[view], (problem.points + x[13:].view(-1, 3))[point][:, None])[:, 0]
+        pixels = cam[:, :2] / cam[:, 2:] * problem.camera.focal_px * x[0].exp()
+        error = pixels + problem.camera.principal_point_px - problem.pixels
+        norm = error.norm(dim=-1)
+        if loss == "huber":
+            cost = torch.where(norm < scale, norm**2, 2 * scale * norm - scale**2)
+        elif loss == "cauchy":
+            cost = scale**2 * (1 + (norm / scale) ** 2).log()
+        else:
+            cost = norm**2
+        # Two numbers per observation whose squares add up to its cost: smoother than the root of the cost.
+        return (error * ((weights * cost).sqrt() / norm)[:, None]).flatten().numpy()
+
+    expected = scipy.optimize.least_squares(
+        residuals, np.zeros(13 + 36), ftol=1e-12, xtol=1e-10, x_scale="jac", max_nfev=100
+    )
+    config = replace(EVERYTHING, refine_radial=False, loss=loss, loss_scale_px=scale)
+    result = bundle_adjust(problem, config)
+    assert result.cost_initial == pytest.approx(0.5 * float((residuals(np.zeros(49)) ** 2).sum()), rel=1e-9)
+    assert result.cost_final == pytest.approx(expected.cost, rel=1e-5)
+    assert float(result.camera.focal_px[0]) == pytest.approx(500.0 * np.exp(expected.x[0]), rel=1e-3)
+    assert torch.equal(result.cam_from_world[:2], problem.cam_from_world[:2])
+
+
+def errors_against(truth: BundleProblem, result) -> tuple[float, float]:
+    """Largest error of a camera centre (share of the scene) and of a rotation, after the best similarity."""
+    centres = camera_centres(result.cam_from_world)
+    source, target = (
+        torch.cat([centres, result.points]),
+        torch.cat([camera_centres(truth.cam_from_world), truth.points]),
+    )
+    similarity = fit_similarity(source, target)
+    aligned = similarity.apply_to_cameras(result.cam_from_world)
+    angle = rotation_angle_deg(aligned[..., :3], truth.cam_from_world[..., :3]).max()
+    distance = (similarity.apply(source) - target).norm(dim=-1).max() / target.norm(dim=-1).max()
+    return float(distance), float(angle)
+
+
+@pytest.mark.parametrize("focal_factor", [0.7, 1.3])
+@pytest.mark.parametrize("dense_views", [600, 0], ids=["dense", "cg"])
+def test_exact_truth_comes_back_from_a_wrong_start(generator, device, focal_factor, dense_views):
+    truth = make_scene(generator, radial=(0.1, -0.05))
+    start = disturbed(truth, generator, poses=0.02, points=0.05, focal_factor=focal_factor)
+    result = bundle_adjust(on_device(start, device), replace(EVERYTHING, dense_views=dense_views))
+    assert result.status == AdjustmentStatus.CONVERGED
+    assert float(result.camera.focal_px[0]) == pytest.approx(500.0, rel=1e-5)
+    assert result.radial.tolist() == pytest.approx([0.1, -0.05], abs=1e-5)
+    assert result.residuals_px.abs().max() < 1e-3
+    moved_back = replace(result, cam_from_world=result.cam_from_world.cpu(), points=result.points.cpu())
+    assert max(errors_against(truth, moved_back)) < 1e-4
+
+
+def test_principal_point_and_pixel_ratio(generator):
+    """The principal point comes back; the ratio of the focal lengths stays what it was."""
+    truth = make_scene(generator, views=10, points=100)
+    ratio = torch.tensor([1.0, 0.9], dtype=torch.float64)
+    pixels = (truth.pixels - truth.camera.principal_point_px) * ratio + torch.tensor([330.0, 225.0])
+    start = replace(disturbed(truth, generator), pixels=pixels)
+    start = replace(start, camera=replace(start.camera, focal_px=550 * ratio))
+    result = bundle_adjust(start, replace(EVERYTHING, refine_principal_point=True, refine_radial=False))
+    torch.testing.assert_close(result.camera.focal_px, 500 * ratio, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        result.camera.principal_point_px, torch.tensor([330.0, 225.0]).double(), rtol=0, atol=0.05
+    )
+
+
+def test_single_precision_input_gives_single_precision_truth(generator, device):
+    truth = make_scene(generator)
+    start = disturbed(truth, generator, focal_factor=1.2)
+    result = bundle_adjust(on_device(start, device, torch.float32), EVERYTHING)
+    assert result.points.dtype == result.cam_from_world.dtype == result.residuals_px.dtype == torch.float32
+    assert float(result.camera.focal_px[0]) == pytest.approx(500.0, rel=1e-3)
+
+
+def test_gauge_without_held_views(generator):
+    """The first observed view stays, and the cameras spread as far as before."""
+    problem = disturbed(make_scene(generator, noise_px=1.0), generator)
+    problem = replace(problem, points=problem.points * 1.05)
+    result = bundle_adjust(problem)
+
+    def spread(poses: torch.Tensor) -> float:
+        centres = camera_centres(poses)
+        return float((centres - centres.mean(0)).norm(dim=-1).mean())
+
+    assert spread(result.cam_from_world) == pytest.approx(spread(problem.cam_from_world), rel=1e-9)
+    torch.testing.assert_close(result.cam_from_world[0], problem.cam_from_world[0], rtol=0, atol=1e-12)
+    assert result.cost_final < 0.1 * result.cost_initial
+
+
+def test_residuals_and_depth_are_those_of_the_returned_estimate(generator):
+    problem = disturbed(make_scene(generator, noise_px=1.0, radial=(0.1, 0.0)), generator)
+    result = bundle_adjust(problem, EVERYTHING)
+    cam = transform_points(
+        result.cam_from_world[problem.view_index], result.points[problem.point_index][:, None]
+    )[:, 0]
+    plane = cam[:, :2] / cam[:, 2:]
+    r2 = plane.square().sum(-1, keepdim=True)
+    distorted = plane * (1 + result.radial[0] * r2 + result.radial[1] * r2**2)
+    pixels = distorted * result.camera.focal_px + result.camera.principal_point_px
+    torch.testing.assert_close(result.residuals_px, pixels - problem.pixels, rtol=0, atol=1e-8)
+    torch.testing.assert_close(result.depth, cam[:, 2])
+
+
+@pytest.mark.parametrize("held", ["poses", "points", "both"])
+def test_what_is_held_does_not_move(generator, held):
+    problem = disturbed(make_scene(generator, noise_px=0.3), generator)
+    config = replace(EVERYTHING, refine_poses=held == "points", refine_points=held == "poses")
+    result = bundle_adjust(problem, config)
+    assert torch.equal(result.cam_from_world, problem.cam_from_world) == (held != "points")
+    assert torch.equal(result.points, problem.points) == (held != "poses")
+    assert result.cost_final < result.cost_initial
+
+
+def test_points_behind_and_values_not_finite_leave_the_rest_alone(generator, device):
+    truth = make_scene(generator, views=10, points=80)
+    start = disturbed(truth, generator)
+    points, poses, pixels = start.points.clone(), start.cam_from_world.clone(), start.pixels.clone()
+    points[0] = torch.nan
+    points[1] = torch.tensor([0.0, 0.0, -100.0])
+    poses[3] = torch.nan
+    pixels[5] = torch.inf
+    bad = on_device(replace(start, points=points, cam_from_world=poses, pixels=pixels), device)
+    result = bundle_adjust(bad, EVERYTHING)
+    others = torch.ones(80, dtype=torch.bool)
+    others[:2] = False
+    good = others[truth.point_index] & (truth.view_index != 3)
+    good[5] = False
+    assert result.residuals_px.cpu()[good].abs().max() < 1e-2
+    assert result.residuals_px.isfinite().all()
+    assert result.points.cpu()[others].isfinite().all()
+    assert np.isfinite(result.cost_final)
+    assert float(result.camera.focal_px[0]) == pytest.approx(500.0, rel=1e-4)
+
+
+def test_observations_without_weight_have_no_influence(generator):
+    problem = disturbed(make_scene(generator, noise_px=0.5), generator)
+    ignored = torch.rand(len(problem.pixels), generator=generator) < 0.2
+    spoilt = replace(problem, pixels=problem.pixels + 500 * ignored[:, None], weights=(~ignored).double())
+    kept = replace(
+        problem,
+        view_index=problem.view_index[~ignored],
+        point_index=problem.point_index[~ignored],
+        pixels=problem.pixels[~ignored],
+    )
+    a, b = bundle_adjust(spoilt, EVERYTHING), bundle_adjust(kept, EVERYTHING)
+    assert a.cost_final == pytest.approx(b.cost_final, rel=1e-6)
+
+
+def test_a_strong_prior_holds_the_focal_length(generator):
+    problem = disturbed(make_scene(generator, noise_px=0.5), generator, focal_factor=1.2)
+    free = bundle_adjust(problem, replace(EVERYTHING, focal_prior_weight=0.0))
+    held = bundle_adjust(problem, replace(EVERYTHING, focal_prior_weight=1e9))
+    assert float(free.camera.focal_px[0]) == pytest.approx(500.0, rel=0.05)
+    assert float(held.camera.focal_px[0]) == pytest.approx(600.0, rel=1e-3)
+
+
+def test_nothing_to_adjust(device):
+    camera = make_scene(torch.Generator().manual_seed(0)).camera.to(device)
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    poses = torch.eye(3, 4, dtype=torch.float64, device=device).repeat(2, 1, 1)
+    empty = BundleProblem(poses, poses.new_zeros(0, 3), camera, none, none, poses.new_zeros(0, 2))
+    result = bundle_adjust(empty)
+    assert result.status == AdjustmentStatus.EMPTY
+    assert torch.equal(result.cam_from_world, poses)
+    assert result.cost_final == 0.0
+
+
+def test_a_perfect_start_stays(generator):
+    truth = make_scene(generator)
+    result = bundle_adjust(truth, EVERYTHING)
+    assert result.status == AdjustmentStatus.CONVERGED
+    torch.testing.assert_close(result.points, truth.points, rtol=0, atol=1e-9)
