@@ -101,7 +101,12 @@ def _round(
     fixed_views: Bool[Tensor, " v"] | None,
 ) -> JointResult:
     tracks = build_tracks(
-        matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b, keypoint_pixels.shape[1]
+        matches.view_a,
+        matches.view_b,
+        matches.keypoint_a,
+        matches.keypoint_b,
+        keypoint_pixels.shape[1],
+        conflicts="drop",
     )
     observations = _triangulated(tracks, keypoint_pixels, start, error_px, min_angle_deg)
     if len(observations.points) == 0:

@@ -89,14 +89,14 @@ class ImageBank:
         indices = indices.cpu()
         if self._cache is None:
             return encode(self.encoder, self.images.batch(indices, self.device))
-        for part in indices[~self._cached[indices]].split(16):
+        for part in _parts(indices[~self._cached[indices]], 16):
             self._cache[part.to(self.device)] = encode(self.encoder, self.images.batch(part, self.device))
             self._cached[part] = True
         return self._cache[indices.to(self.device)]
 
     def fill_buffer(self, indices: Int[Tensor, " b"]) -> None:
         """Makes the training patches of these images, if they are not there yet."""
-        for part in self.buffer.missing(indices).split(self.config.buffer.encode_batch):
+        for part in _parts(self.buffer.missing(indices), self.config.buffer.encode_batch):
             # A stream per part: what an image's patches are does not depend on what was encoded before.
             stream = random_stream(self._seed, "buffer", int(part[0]))
             self.buffer.fill(
@@ -119,7 +119,7 @@ class ImageBank:
             ],
             device=self.device,
         )
-        for part in missing.split(16):
+        for part in _parts(missing, 16):
             found = detect_keypoints(self._keypoint_images.batch(part, self.device), self.config.keypoints)
             if self._keypoints is None:
                 self._keypoints = _empty_like(found, len(self))
@@ -135,9 +135,14 @@ class ImageBank:
     def similarity(self) -> Float[Tensor, "n n"]:
         """How much each pair of images looks alike, by global descriptors of all features."""
         if self._descriptors is None:
-            everything = torch.cat([self.features(part) for part in torch.arange(len(self)).split(16)])
+            everything = torch.cat([self.features(part) for part in _parts(torch.arange(len(self)), 16)])
             self._descriptors = global_descriptors(everything, random_stream(self._seed, "retrieval"))
         return self._descriptors @ self._descriptors.T
+
+
+def _parts(indices: Int[Tensor, " n"], size: int) -> list[Tensor]:
+    """In pieces of at most ``size``; no piece at all of nothing (``Tensor.split`` gives one empty piece)."""
+    return list(indices.split(size)) if len(indices) else []
 
 
 def _empty_like(found: Keypoints, images: int) -> Keypoints:

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
+from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, neighbours
 from acezero_gpu.reconstruction.state import ReconstructionState
@@ -63,6 +64,7 @@ def adjust_registered(
         pixel_scale=bank.pixel_scale,
     )
     held = joint.observations_per_view >= config.min_observations
+    joint = _in_frame_of(joint, state.cam_from_world[views], held)
     poses = state.cam_from_world.clone()
     poses[views] = torch.where(held[:, None, None], joint.cam_from_world, poses[views])
     adjusted = torch.zeros_like(state.registered)
@@ -70,6 +72,30 @@ def adjust_registered(
     return JointRefinement(
         replace(state, cam_from_world=poses, camera=joint.camera), joint, views, adjusted
     )
+
+
+def _in_frame_of(
+    joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]
+) -> JointResult:
+    """The adjusted views moved rigidly, as one, to where they were on average.
+
+    Adjustment holds one view, so that view's own error would turn the whole world against the map. Cameras on a
+    line leave a rotation about it open; a point ahead of each camera on every axis closes it.
+    """
+    lever = joint.depth().median() if len(joint.view_index) else before.new_ones(())
+    weights = held.to(before.dtype).repeat_interleave(4)
+    rigid = fit_similarity(
+        _camera_tripods(joint.cam_from_world, lever), _camera_tripods(before, lever), weights, with_scale=False
+    )
+    return replace(
+        joint, cam_from_world=rigid.apply_to_cameras(joint.cam_from_world), points=rigid.apply(joint.points)
+    )
+
+
+def _camera_tripods(cam_from_world: Float[Tensor, "v 3 4"], lever: Tensor) -> Float[Tensor, "tips 3"]:
+    """Each camera's centre and the ends of its axes, in world coordinates."""
+    centres = camera_centres(cam_from_world)[:, None]
+    return torch.cat([centres, centres + lever * cam_from_world[..., :3]], dim=1).flatten(0, 1)
 
 
 def partner_pairs(bank: ImageBank, registered: Tensor, partners: int) -> Int[Tensor, "p 2"]:

@@ -245,6 +245,8 @@ def _mapping_round(
     mapped = loop.map(round_, frames, state.cam_from_world[frames], state.camera, head=head)
     scene_map = loop.scene_map(mapped)
     state = loop.register(scene_map, mapped.camera, round_)
+    if round_.name == "final":
+        state = _adjusted(loop, state, loop.config.joint.when != "off")
     reason = (
         "finished"
         if round_.name == "final"
