@@ -1,0 +1,65 @@
+"""The head's size, its homogeneous output, and heads rebuilt from saved numbers."""
+
+import math
+
+import pytest
+import torch
+
+from acezero_gpu.network import Head, HeadConfig, head_from_state, parameter_count
+
+
+def constant_head(output: list[float], centre: torch.Tensor, device: torch.device) -> Head:
+    """A head whose last layer gives the same four numbers for every input."""
+    head = Head(8, HeadConfig(width=16), centre).to(device).requires_grad_(False)
+    head.output.weight.zero_()
+    head.output.bias.copy_(torch.tensor(output))
+    return head
+
+
+def test_it_has_the_size_of_aces():
+    head = Head(512, HeadConfig(width=512, blocks=1), torch.zeros(3))
+    assert parameter_count(head) == 8 * (512 * 512 + 512) + 513 * 4
+    assert parameter_count(head) == pytest.approx(2.10e6, rel=0.005)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_each_block_adds_three_layers(blocks):
+    layers = parameter_count(Head(64, HeadConfig(width=64, blocks=blocks), torch.zeros(3)))
+    assert layers == (5 + 3 * blocks) * 65 * 64 + 65 * 4
+
+
+def test_a_divisor_of_one_at_zero(device):
+    centre = torch.tensor([10.0, -20.0, 30.0])
+    points = constant_head([1.0, 2.0, -3.0, 0.0], centre, device)(torch.randn(5, 8).to(device))
+    torch.testing.assert_close(points.cpu(), (centre + torch.tensor([1.0, 2.0, -3.0])).expand(5, 3))
+
+
+@pytest.mark.parametrize("w, stretch", [(-1e4, 4.0), (1e4, 0.01)])
+def test_the_divisor_stays_between_a_quarter_and_a_hundred(device, w, stretch):
+    points = constant_head([1.0, 2.0, -3.0, w], torch.zeros(3), device)(torch.zeros(1, 8, device=device))
+    torch.testing.assert_close(points[0].cpu(), stretch * torch.tensor([1.0, 2.0, -3.0]))
+
+
+def test_the_divisor_is_the_softplus_of_the_paper(device):
+    beta = math.log(2) / 0.75
+    for w in (-2.0, -0.3, 0.7, 5.0):
+        divisor = math.log1p(math.exp(beta * w)) / beta + 0.25
+        points = constant_head([1.0, 0.0, 0.0, w], torch.zeros(3), device)(torch.zeros(1, 8, device=device))
+        assert float(points[0, 0]) == pytest.approx(1 / divisor, rel=1e-5)
+
+
+def test_every_parameter_receives_a_gradient(device, generator):
+    head = Head(24, HeadConfig(width=32, blocks=2), torch.zeros(3)).to(device)
+    head(torch.randn(64, 24, generator=generator).to(device)).square().sum().backward()
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in head.parameters()
+    )
+
+
+@pytest.mark.parametrize("channels, width, blocks", [(24, 24, 1), (24, 40, 0), (16, 8, 3)])
+def test_a_head_is_rebuilt_from_its_numbers_alone(device, generator, channels, width, blocks):
+    head = Head(channels, HeadConfig(width, blocks), torch.randn(3, generator=generator)).to(device)
+    again = head_from_state(head.state_dict()).to(device)
+    assert again.config == head.config
+    features = torch.randn(10, channels, generator=generator).to(device)
+    torch.testing.assert_close(again(features), head(features), atol=0, rtol=0)
