@@ -19,16 +19,16 @@ class HeadConfig:
     """Residual blocks of three layers after the first one."""
 
 
-MIN_HOMOGENEOUS = 0.01
-MAX_HOMOGENEOUS = 4.0
-"""Bounds of the homogeneous divisor: a predicted offset is stretched by between 1/4 and 100."""
+MIN_DIVISOR = 0.25
+MAX_DIVISOR = 100.0
+"""Bounds of the homogeneous divisor: a predicted offset is stretched by between 1/100 and 4."""
 
 
 class Head(nn.Module):
     """Residual MLP with a homogeneous output: ``coordinates = xyz / h + centre`` (ACE, CVPR 2023, sec. 3).
 
-    ``h = softplus(w)`` with a bias and sharpness such that ``w = 0`` gives 1, clamped to [0.01, 4]: the network
-    reaches far points without large weights.
+    ``h = softplus(w)`` with a bias and sharpness such that ``w = 0`` gives 1, kept within [1/4, 100]: the
+    network reaches near and far points without large weights.
     """
 
     def __init__(self, channels: int, config: HeadConfig, centre: Float[Tensor, "3"]) -> None:
@@ -43,9 +43,7 @@ class Head(nn.Module):
         self.hidden_2 = nn.Linear(width, width)
         self.output = nn.Linear(width, 4)
         self.register_buffer("centre", centre.detach().clone().float())
-        self._max_inverse = 1.0 / MIN_HOMOGENEOUS
-        self._floor = 1.0 / MAX_HOMOGENEOUS
-        self._sharpness = math.log(2.0) / (1.0 - self._floor)
+        self._sharpness = math.log(2.0) / (1.0 - MIN_DIVISOR)
 
     def forward(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "n 3"]:
         x = self.input_skip(features) + _apply(self.first, features)
@@ -55,7 +53,7 @@ class Head(nn.Module):
         x = F.relu(self.hidden_2(x))
         # The division needs more digits than half precision has.
         out = self.output(x).float()
-        divisor = (F.softplus(out[:, 3:], beta=self._sharpness) + self._floor).clamp(max=self._max_inverse)
+        divisor = (F.softplus(out[:, 3:], beta=self._sharpness) + MIN_DIVISOR).clamp(max=MAX_DIVISOR)
         return out[:, :3] / divisor + self.centre
 
 

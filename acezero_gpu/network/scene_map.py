@@ -70,5 +70,10 @@ class SceneMap:
             raise ValueError(f"{path}: not a readable map file ({str(error).splitlines()[0]}).") from error
         if meta.get("format") != FORMAT:
             raise ValueError(f"{path}: not a map of this program (its format is {meta.get('format')!r}).")
-        head = head_from_state(state).to(device).eval().requires_grad_(False)
-        return SceneMap(head, meta["encoder"], int(meta["shortest_side_px"]), float(meta["focal_to_shortest"]))
+        try:
+            head = head_from_state(state).to(device).eval().requires_grad_(False)
+            return SceneMap(
+                head, meta["encoder"], int(meta["shortest_side_px"]), float(meta["focal_to_shortest"])
+            )
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path}: not a complete map file ({str(error).splitlines()[0]}).") from error
