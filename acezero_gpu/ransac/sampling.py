@@ -44,4 +44,5 @@ def draw_uniform(
     shape: tuple[int, ...], generator: torch.Generator, device: torch.device
 ) -> Float[Tensor, "..."]:
     """Numbers in [0, 1), drawn where the generator lives, so that each device gets the same samples."""
-    return torch.rand(shape, generator=generator, device=generator.device).to(device)
+    numbers = torch.rand(shape, generator=generator, device=generator.device)
+    return numbers.to(device, non_blocking=True)

@@ -12,6 +12,7 @@ from reference.slow_absolute_pose import p3p_one
 
 from acezero_gpu.geometry import PinholeCamera, invert, reproject, transform_points
 from acezero_gpu.pnp import P3PSolutions, p3p
+from acezero_gpu.pnp.conics import isolated_cubic_root
 
 CAMERA = PinholeCamera(torch.tensor([525.0, 525.0]).double(), torch.tensor([320.0, 240.0]).double())
 
@@ -164,3 +165,18 @@ def test_a_bad_sample_leaves_the_others_bit_identical(dtype):
 
 def test_empty_batch():
     assert p3p(torch.zeros(0, 3, 3), torch.zeros(0, 3, 3)).cam_from_world.shape == (0, 4, 3, 4)
+
+
+def test_cubic_root_is_a_root(dtype):
+    """Also for triple roots, vanishing coefficients and three real roots; numpy gives the reference."""
+    g = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(2000, 4, generator=g, dtype=torch.float64)
+    coefficients[:100, 0] = 0
+    coefficients[100:200, :3] = 0
+    coefficients[200:300] = torch.tensor([-1.0, 3, -3, 1])
+    coefficients[300:400] = torch.tensor([0.0, -1, 0, 1])
+    root = isolated_cubic_root(*coefficients.to(dtype).unbind(-1)).double()
+    for c, ours in zip(coefficients.numpy(), root.tolist(), strict=True):
+        nearest = np.abs(np.roots(c[::-1]) - ours).min()
+        accuracy = 2e-2 if dtype == torch.float32 else 1e-4  # the triple root loses two thirds of the digits
+        assert nearest < accuracy * max(1.0, abs(ours))

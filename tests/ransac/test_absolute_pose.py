@@ -36,7 +36,8 @@ def poselib_poses(scene, max_error_px=10.0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("preset", "outliers"), [("fast", 0.3), ("fast", 0.6), ("robust", 0.3), ("robust", 0.6), ("robust", 0.8)]
+    ("preset", "outliers"),
+    [("fast", 0.3), ("fast", 0.6), ("balanced", 0.3), ("balanced", 0.6), ("balanced", 0.8), ("robust", 0.8)],
 )
 @pytest.mark.parametrize("heavy_tails", [False, True], ids=["gaussian", "heavy"])
 def test_as_accurate_as_poselib(device, preset, outliers, heavy_tails):
@@ -50,7 +51,9 @@ def test_as_accurate_as_poselib(device, preset, outliers, heavy_tails):
         device=device,
         seed=1,
     )
-    config = RansacConfig.fast() if preset == "fast" else SMALL_ROBUST
+    config = {"fast": RansacConfig.fast(), "balanced": RansacConfig.balanced(), "robust": SMALL_ROBUST}[
+        preset
+    ]
     result = estimate_absolute_pose(scene.points, scene.pixels, scene.camera, config)
     assert (result.status == PoseStatus.OK).all()
     rotation_deg, distance = scene.errors(matrix_from_se3(result.cam_from_world))
@@ -230,6 +233,16 @@ def test_wrong_inputs_are_refused_with_a_sentence(sentence):
     ]
     with pytest.raises(ValueError, match=sentence):
         estimate_absolute_pose(**inputs)
+
+
+@pytest.mark.parametrize("config", [RansacConfig.fast(), RansacConfig.balanced(), RansacConfig.robust()])
+def test_nothing_waits_for_the_device(config):
+    """Tensors without data refuse ``item``, ``nonzero`` and boolean indexing, all that would synchronise."""
+    camera = PinholeCamera(torch.ones(2, device="meta"), torch.ones(2, device="meta"))
+    points, pixels = torch.zeros(3, 200, 3, device="meta"), torch.zeros(200, 2, device="meta")
+    result = estimate_absolute_pose(points, pixels, camera, config)
+    assert result.inliers.shape == (3, 200)
+    assert result.status.device.type == "meta"
 
 
 @pytest.mark.parametrize(("batch", "n"), [(0, 50), (0, 0), (3, 0), (3, 3)])
