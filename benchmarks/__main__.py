@@ -14,7 +14,7 @@ import typer
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import sentence_and_code
 from acezero_gpu.cli.map import MAP_DEFAULTS
-from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.cli.settings import Settings, Value, resolve_settings
 from acezero_gpu.runtime import InputError
 from benchmarks.image_sets import TruthSet, read_mapping_set
 from benchmarks.records import Record, read_record
@@ -179,7 +179,7 @@ def relocalisation(
 ) -> None:
     """Queries against a map from known poses, and against one from pictures alone."""
     _use_threads(threads)
-    known = {**MAP_DEFAULTS, "loop.fix_focal": True}
+    known: dict[str, Value] = {**MAP_DEFAULTS, "loop.fix_focal": True}
     settings = resolve_settings(device, preset, None, {"seed": seed}, set_, command_defaults=known)
     alone, run, arguments = None, None, ["--data", "DATA", "--set-name", set_name]
     if self_supervised is not None:

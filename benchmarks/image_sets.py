@@ -1,4 +1,4 @@
-"""Image sets with true poses: ``images/``, ``poses/<stem>.txt`` (camera to world), ``set.json``, and lists."""
+"""Image sets with true poses: ``images/``, ``poses/<stem>.txt`` (camera to world), ``set.json``, lists."""
 
 import json
 from collections.abc import Sequence

@@ -88,8 +88,8 @@ def relocalisation_table(content: dict[str, Any]) -> str:
     text += (
         "\nMedians and shares are over all queries; one without a pose counts as infinitely wrong. `given "
         "poses`: the map was made from the mapping images' true poses and focal length, and errors are in "
-        "the frame of the truth. `pictures alone`: from the mapping images by reconstruction; the frame comes "
-        "from an alignment of the mapping images, in which no query takes part.\n"
+        "the frame of the truth. `pictures alone`: by reconstruction from the mapping images; the frame is "
+        "that of an alignment of the mapping images, in which no query takes part.\n"
     )
     text += "\n## Seconds of each stage\n\n"
     text += markdown_table(["map", "seconds"], [[row["map"], _stages(row)] for row in merged])

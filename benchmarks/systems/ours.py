@@ -35,7 +35,7 @@ def reconstruct_set(truth_set: TruthSet, settings: Settings, folder: Path) -> Sy
             outcome = command.reconstruct_folder(str(images), folder / "run", settings, log, overwrite=True)
         views, min_confidence = named_by_stem(outcome.views), outcome.min_confidence
     except Exception as error:  # one set that fails must not end the comparison of the others
-        failure = failure_sentence(error)
+        failure = failure_sentence(error, folder)
     seconds = time.perf_counter() - start
     summary = read_summary(folder / "run")
     details: dict[str, Any] = {key: summary[key] for key in COPIED if key in summary}
@@ -44,13 +44,15 @@ def reconstruct_set(truth_set: TruthSet, settings: Settings, folder: Path) -> Sy
     return SystemResult(views, min_confidence, seconds, summary.get("seconds", {}), failure, details)
 
 
-def failure_sentence(error: Exception) -> str:
-    """One sentence for the result file; a defect also shows its traceback on the terminal."""
+def failure_sentence(error: Exception, folder: Path) -> str:
+    """One sentence for the result file, without the folder of the run; a defect also shows its traceback."""
     told = sentence_and_code(error)
     if told is None:
         traceback.print_exception(error, file=sys.stderr)
-        return f"defect: {type(error).__name__}: {error}"
-    return told[0]
+        sentence = f"defect: {type(error).__name__}: {error}"
+    else:
+        sentence = told[0]
+    return " ".join(sentence.replace(f"{folder}/", "").split())
 
 
 def read_summary(run_folder: Path) -> dict[str, Any]:

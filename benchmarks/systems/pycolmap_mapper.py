@@ -54,7 +54,7 @@ def reconstruct_set(truth_set: TruthSet, settings: Settings, folder: Path) -> Sy
         else:
             failure = "no initial pair of images was found"
     except Exception as error:  # one set that fails must not end the comparison of the others
-        failure = failure_sentence(error)
+        failure = failure_sentence(error, folder)
     return SystemResult(views, 1.0, time.perf_counter() - start, stages.seconds, failure, details)
 
 

@@ -67,7 +67,7 @@ class _Map:
 
 
 def read_place(folder: Path) -> Place:
-    """The set's ``mapping.txt`` and ``query.txt``; ``InputError`` without them, or for a truth without unit."""
+    """The set's ``mapping.txt`` and ``query.txt``; ``InputError`` without, or if its truth has no unit."""
     mapping, queries = read_set(folder, "mapping.txt"), read_set(folder, "query.txt")
     if mapping.unit_m is None:
         raise InputError(f"{folder}: its truth has no unit, so that errors in cm mean nothing.")
@@ -116,7 +116,7 @@ def _measure(source: str, place: Place, settings: Settings, run: Path | None, fo
             views, min_confidence = _register(place, settings, made, folder)
         rotation, distance = errors_in_frame(views, truth, min_confidence, made.truth_from_map)
     except Exception as error:  # the other map is still to be measured
-        failure = failure_sentence(error)
+        failure = failure_sentence(error, folder)
     stages = {
         f"{part}: {name}": round(value, 2)
         for part in ("map", "queries")
