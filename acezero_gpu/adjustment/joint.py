@@ -9,7 +9,7 @@ from torch import Tensor
 from acezero_gpu.adjustment.bundle_adjustment import BundleAdjustmentConfig, BundleProblem, bundle_adjust
 from acezero_gpu.adjustment.match_graph import PairMatches, epipolar_distance_px
 from acezero_gpu.adjustment.tracks import Tracks, build_tracks
-from acezero_gpu.geometry import PinholeCamera, reproject, triangulate_tracks
+from acezero_gpu.geometry import PinholeCamera, reproject, triangulate_tracks, undistort_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class JointResult:
 
     cam_from_world: Float[Tensor, "v 3 4"]
     camera: PinholeCamera
+    radial: Float[Tensor, " 2"]
+    """``k1, k2`` of the shared lens."""
     points: Float[Tensor, "p 3"]
     view_index: Int[Tensor, " k"]
     """The view of each observation."""
@@ -65,23 +67,29 @@ def adjust_views(
     config: JointConfig,
     *,
     pixel_scale: float,
+    radial: Float[Tensor, " 2"] | None = None,
     fixed_views: Bool[Tensor, " v"] | None = None,
 ) -> JointResult:
-    """Poses, shared focal length and points of least robust reprojection error.
+    """Poses, shared camera and points of least robust reprojection error.
+
+    ``keypoint_pixels`` are as seen, through a lens of distortion ``radial`` (none if not given).
 
     Every round keeps the matches that fit the current poses, joins them to tracks, triangulates, drops what does
     not fit, and adjusts. Starting from rough poses (a map's, or a resection's), the thresholds tighten from round
     to round. Views without tracks keep their poses. Never raises for bad matches: with nothing left to adjust the
     poses come back as they were, without observations.
     """
-    result = _empty(cam_from_world, camera)
+    radial = torch.zeros_like(camera.focal_px) if radial is None else radial
+    result = _empty(cam_from_world, camera, radial)
     for index in range(config.rounds):
         share = index / max(1, config.rounds - 1)
         error_px = pixel_scale * config.first_error_px ** (1 - share) * config.max_error_px**share
-        distance = epipolar_distance_px(matches, keypoint_pixels, result.cam_from_world, result.camera)
+        straight = undistort_pixels(keypoint_pixels, result.camera, result.radial)
+        distance = epipolar_distance_px(matches, straight, result.cam_from_world, result.camera)
         result = _round(
             matches.where(distance < error_px),
             keypoint_pixels,
+            straight,
             result,
             replace(config.bundle, loss_scale_px=0.5 * error_px),
             error_px,
@@ -94,6 +102,7 @@ def adjust_views(
 def _round(
     matches: PairMatches,
     keypoint_pixels: Float[Tensor, "v k 2"],
+    straight_pixels: Float[Tensor, "v k 2"],
     start: JointResult,
     bundle: BundleAdjustmentConfig,
     error_px: float,
@@ -108,9 +117,9 @@ def _round(
         keypoint_pixels.shape[1],
         conflicts="drop",
     )
-    observations = _triangulated(tracks, keypoint_pixels, start, error_px, min_angle_deg)
+    observations = _triangulated(tracks, straight_pixels, start, error_px, min_angle_deg)
     if len(observations.points) == 0:
-        return _empty(start.cam_from_world, start.camera)
+        return _empty(start.cam_from_world, start.camera, start.radial)
     pixels = keypoint_pixels[observations.view_index, observations.keypoint_index]
     adjusted = bundle_adjust(
         BundleProblem(
@@ -120,6 +129,7 @@ def _round(
             observations.view_index,
             observations.point_index,
             pixels,
+            radial=observations.radial,
             fixed_views=fixed_views,
         ),
         bundle,
@@ -128,6 +138,7 @@ def _round(
         observations,
         cam_from_world=adjusted.cam_from_world,
         camera=adjusted.camera,
+        radial=adjusted.radial,
         points=adjusted.points,
         error_px=torch.where(adjusted.depth > 0, adjusted.residuals_px.norm(dim=-1), torch.inf),
     )
@@ -187,8 +198,11 @@ def _without_outliers(result: JointResult, error_px: float) -> JointResult:
     )
 
 
-def _empty(cam_from_world: Float[Tensor, "v 3 4"], camera: PinholeCamera) -> JointResult:
+def _empty(
+    cam_from_world: Float[Tensor, "v 3 4"], camera: PinholeCamera, radial: Float[Tensor, " 2"]
+) -> JointResult:
     none = torch.zeros(0, dtype=torch.long, device=cam_from_world.device)
+    nothing = cam_from_world.new_zeros(0)
     return JointResult(
-        cam_from_world, camera, cam_from_world.new_zeros(0, 3), none, none, none, cam_from_world.new_zeros(0)
+        cam_from_world, camera, radial, cam_from_world.new_zeros(0, 3), none, none, none, nothing
     )

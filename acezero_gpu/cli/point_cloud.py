@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from acezero_gpu.data import PosedViews, load_colours
-from acezero_gpu.geometry import cell_centres_px, reproject
+from acezero_gpu.geometry import cell_centres_px, reproject, undistort_pixels
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.runtime import random_stream
@@ -49,12 +49,13 @@ def map_points(
 
 def _points_of(bank: ImageBank, scene_map: SceneMap, views: PosedViews, rows: Tensor) -> ColouredPoints:
     camera = bank.camera(float(views.focal_px[int(rows[0])]))
-    centres = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
+    cells = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
+    centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=bank.device))
     points = scene_map.scene_coordinates(bank.features(rows)).float()
     seen = reproject(points, views.matrices[rows].to(bank.device), camera)
     error = (seen.pixels - centres).norm(dim=-1)
     good = ((error < MAX_ERROR_PX * bank.pixel_scale) & (seen.depth > 0)).cpu()
     paths = [bank.images.image_set.paths[row] for row in rows.tolist()]
     pictures = load_colours(paths, (bank.width, bank.height))
-    u, v = centres.long().cpu().unbind(-1)
+    u, v = cells.long().cpu().unbind(-1)
     return ColouredPoints(points.cpu()[good], pictures[:, v, u][good])

@@ -7,7 +7,7 @@ import torch
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError, as_input_error
 from acezero_gpu.cli.output import say
-from acezero_gpu.cli.run import Run
+from acezero_gpu.cli.run import REGISTERED_FROM, Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
@@ -70,6 +70,7 @@ def register_folder(
             config,
             stride=bank.encoder.stride,
             pixel_scale=bank.pixel_scale,
+            radial=torch.tensor(scene_map.radial, device=bank.device),
             generator=random_stream(settings.config.seed, "registration", "queries"),
             progress=lambda done, total: log.line(f"  {done} of {total} images tried"),
         )
@@ -82,7 +83,7 @@ def register_folder(
     figures = {
         "registered": count,
         "focal_px": round(focal, 3),
-        "registered_means_confidence_from": threshold,
+        REGISTERED_FROM: threshold,
         "map": str(map_file),
     }
     run.write_summary(image_set, figures)

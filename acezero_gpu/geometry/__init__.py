@@ -3,6 +3,7 @@
 from acezero_gpu.geometry.alignment import Similarity, fit_similarity, nearest_rotation
 from acezero_gpu.geometry.camera import PinholeCamera
 from acezero_gpu.geometry.cells import cell_centres_px, grid_size
+from acezero_gpu.geometry.distortion import undistort_pixels
 from acezero_gpu.geometry.pose import (
     camera_centres,
     compose,
@@ -40,6 +41,7 @@ __all__ = [
     "rotation_angle_deg",
     "se3_from_matrix",
     "transform_points",
+    "undistort_pixels",
     "triangulate",
     "triangulate_tracks",
 ]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera, camera_centres
+from acezero_gpu.geometry import PinholeCamera, camera_centres, undistort_pixels
 from acezero_gpu.mapping.calibration import CalibrationConfig, FocalScale
 from acezero_gpu.mapping.feature_buffer import FeatureBuffer, PatchBatch
 from acezero_gpu.mapping.losses import LossConfig, patch_loss, soft_clamp_at
@@ -57,6 +57,8 @@ class FrameTable:
     """Starting poses."""
     camera: PinholeCamera
     """In pixels of the network image."""
+    radial: Float[Tensor, " 2"] | None = None
+    """``k1, k2`` of the shared lens; none means no distortion."""
     depth_targets: Float[Tensor, "f dr dc"] | None = None
     """Depths on a coarse grid over the network image, 0 where unknown; they supervise a round without a map."""
     image_size: tuple[int, int] = (0, 0)
@@ -185,9 +187,13 @@ class _Trainer:
         pose = poses[rows]
         points_cam = (pose[:, :, :3] @ points[..., None])[..., 0] + pose[:, :, 3]
         progress = iteration / max(1, self.schedule.last_iteration)
+        pixels = batch.pixels
+        if self.table.radial is not None:
+            with torch.no_grad():
+                pixels = undistort_pixels(pixels, camera, self.table.radial)
         result = patch_loss(
             points_cam,
-            batch.pixels,
+            pixels,
             camera,
             config.loss,
             soft_clamp_px=soft_clamp_at(config.loss, progress),

@@ -28,6 +28,8 @@ class SceneMap:
     """Images are resized to this shortest side before encoding."""
     focal_to_shortest: float
     """Focal length divided by the image's shortest side: the camera of the mapping images, at any resolution."""
+    radial: tuple[float, float] = (0.0, 0.0)
+    """``k1, k2`` of the mapping images' lens."""
 
     def focal_px(self, shortest_side_px: float) -> float:
         """The mapping images' focal length for an image of this shortest side."""
@@ -51,6 +53,7 @@ class SceneMap:
             "encoder": self.encoder_identifier,
             "shortest_side_px": self.shortest_side_px,
             "focal_to_shortest": self.focal_to_shortest,
+            "radial": list(self.radial),
         }
         state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
         # The centre is a world coordinate: half precision would move it by centimetres.
@@ -72,8 +75,9 @@ class SceneMap:
             raise ValueError(f"{path}: not a map of this program (its format is {meta.get('format')!r}).")
         try:
             head = head_from_state(state).to(device).eval().requires_grad_(False)
+            k1, k2 = (float(value) for value in meta["radial"])
             return SceneMap(
-                head, meta["encoder"], int(meta["shortest_side_px"]), float(meta["focal_to_shortest"])
+                head, meta["encoder"], int(meta["shortest_side_px"]), float(meta["focal_to_shortest"]), (k1, k2)
             )
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: not a complete map file ({str(error).splitlines()[0]}).") from error

@@ -149,6 +149,4 @@ def _empty_like(found: Keypoints, images: int) -> Keypoints:
     def grown(x: Tensor) -> Tensor:
         return x.new_zeros(images, *x.shape[1:])
 
-    return Keypoints(
-        grown(found.pixels), grown(found.descriptors), grown(found.scores), grown(found.valid)
-    )
+    return Keypoints(grown(found.pixels), grown(found.descriptors), grown(found.scores), grown(found.valid))

@@ -11,6 +11,7 @@ from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, neighbours
+from acezero_gpu.reconstruction.resection import resect_images
 from acezero_gpu.reconstruction.state import ReconstructionState
 
 RefineJoint = Literal["off", "final", "every"]
@@ -22,10 +23,24 @@ class JointRefinementConfig:
 
     when: RefineJoint = "every"
     """``every``: after each registration, ``final``: before the final round only, ``off``: never."""
+    holds: bool = True
+    """A mapping round that follows an adjustment keeps its poses and focal length; otherwise it refines them on."""
+    refine_radial: bool = True
+    """Estimate two coefficients of radial distortion, once ``radial_views`` views are registered."""
+    radial_views: int = 16
+    """With fewer views than this the lens is taken to be free of distortion: little would hold the coefficients."""
     partners: int = 12
     """Images that each image is matched with; their number bounds the cost per image."""
     min_observations: int = 15
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
+    telling_matches: int = 100
+    """A view with at least this many matches but too few observations is contradicted by them."""
+    joining_rounds: int = 2
+    """Times that unregistered images are tried by their keypoints, each followed by another adjustment."""
+    min_resection_inliers: int = 30
+    """An unregistered image joins if this many adjusted points agree on its pose."""
+    resection_error_px: float = 8.0
+    """Reprojection error of such a point, in pixels at a shortest side of 480; scaled with the resolution."""
     joint: JointConfig = field(default_factory=JointConfig)
 
 
@@ -34,11 +49,17 @@ class JointRefinement:
     """The state with adjusted poses, and how they were come by."""
 
     state: ReconstructionState
+    """Images that joined are registered in it, contradicted ones are not."""
     joint: JointResult
-    """Over the registered images only, in ``views`` order."""
+    """Over ``views`` only, in their order."""
     views: Int[Tensor, " v"]
-    adjusted: Tensor
+    """Indices of the images that were adjusted together."""
+    adjusted: Bool[Tensor, " n"]
     """Per image: whether tracks hold its pose."""
+    joined: int
+    """Images that the map had not registered and that their keypoints placed."""
+    contradicted: int
+    """Images that the map had registered and that their keypoints do not confirm."""
 
 
 def adjust_registered(
@@ -48,35 +69,102 @@ def adjust_registered(
     config: JointRefinementConfig,
     *,
     refine_focal: bool,
+    generator: torch.Generator,
 ) -> JointRefinement:
-    """Bundle adjustment of the registered images; the others keep their poses."""
+    """Bundle adjustment of the registered images, and of those that their keypoints add to them.
+
+    An image that has many matches with its partners but hardly any that fit its pose is contradicted: it loses its
+    registration. Every unregistered image is then tried by resection against the adjusted points; if any joins,
+    all are adjusted once more.
+    """
+    before = state
+    refined = _adjust_once(bank, matches, state, config, refine_focal)
+    state = refined.state
+    for _ in range(config.joining_rounds):
+        joined = _joined(bank, matches, refined, config, generator)
+        if joined is None:
+            break
+        refined = _adjust_once(bank, matches, joined, config, refine_focal)
+    registered = refined.state.registered
+    return replace(
+        refined,
+        joined=int((registered & ~before.registered).sum()),
+        contradicted=int((before.registered & ~registered).sum()),
+    )
+
+
+def _adjust_once(
+    bank: ImageBank,
+    matches: MatchStore,
+    state: ReconstructionState,
+    config: JointRefinementConfig,
+    refine_focal: bool,
+) -> JointRefinement:
     views = state.registered.nonzero()[:, 0]
-    pairs = partner_pairs(bank, state.registered, config.partners)
-    graph = matches.between(pairs, views)
-    pixels = bank.keypoints(views).pixels[views]
-    bundle = replace(config.joint.bundle, refine_focal=refine_focal)
+    graph = matches.between(partner_pairs(bank, state.registered, config.partners), views)
+    radial = refine_focal and config.refine_radial and len(views) >= config.radial_views
+    bundle = replace(config.joint.bundle, refine_focal=refine_focal, refine_radial=radial)
     joint = adjust_views(
         graph,
-        pixels,
+        bank.keypoints(views).pixels[views],
         state.cam_from_world[views],
         state.camera,
         replace(config.joint, bundle=bundle),
         pixel_scale=bank.pixel_scale,
+        radial=state.radial,
     )
-    held = joint.observations_per_view >= config.min_observations
+    seen = joint.observations_per_view
+    matched = torch.bincount(torch.cat([graph.view_a, graph.view_b]), minlength=len(views))
+    held = seen >= config.min_observations
+    contradicted = ~held & (matched >= config.telling_matches)
     joint = _in_frame_of(joint, state.cam_from_world[views], held)
-    poses = state.cam_from_world.clone()
+    poses, registered = state.cam_from_world.clone(), state.registered.clone()
     poses[views] = torch.where(held[:, None, None], joint.cam_from_world, poses[views])
-    adjusted = torch.zeros_like(state.registered)
+    registered[views[contradicted]] = False
+    adjusted = torch.zeros_like(registered)
     adjusted[views] = held
-    return JointRefinement(
-        replace(state, cam_from_world=poses, camera=joint.camera), joint, views, adjusted
+    state = replace(
+        state, cam_from_world=poses, registered=registered, camera=joint.camera, radial=joint.radial
     )
+    return JointRefinement(state, joint, views, adjusted, joined=0, contradicted=0)
 
 
-def _in_frame_of(
-    joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]
-) -> JointResult:
+def _joined(
+    bank: ImageBank,
+    matches: MatchStore,
+    refined: JointRefinement,
+    config: JointRefinementConfig,
+    generator: torch.Generator,
+) -> ReconstructionState | None:
+    """The state with the unregistered images that see enough of the adjusted points; None if there are none."""
+    state = refined.state
+    waiting = (~state.registered).nonzero()[:, 0].cpu()
+    if len(waiting) == 0 or len(refined.joint.points) == 0:
+        return None
+    similarity = bank.similarity()
+    partners = [
+        (image, neighbours(similarity, image, refined.adjusted.cpu(), config.partners))
+        for image in waiting.tolist()
+    ]
+    found = resect_images(
+        bank,
+        matches,
+        refined.joint,
+        refined.views.cpu(),
+        partners,
+        max_error_px=config.resection_error_px,
+        generator=generator,
+    )
+    good = found.inlier_count >= config.min_resection_inliers
+    if not bool(good.any()):
+        return None
+    poses, registered = state.cam_from_world.clone(), state.registered.clone()
+    rows = waiting.to(poses.device)[good]
+    poses[rows], registered[rows] = found.cam_from_world[good], True
+    return replace(state, cam_from_world=poses, registered=registered)
+
+
+def _in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:
     """The adjusted views moved rigidly, as one, to where they were on average.
 
     Adjustment holds one view, so that view's own error would turn the whole world against the map. Cameras on a
@@ -85,7 +173,10 @@ def _in_frame_of(
     lever = joint.depth().median() if len(joint.view_index) else before.new_ones(())
     weights = held.to(before.dtype).repeat_interleave(4)
     rigid = fit_similarity(
-        _camera_tripods(joint.cam_from_world, lever), _camera_tripods(before, lever), weights, with_scale=False
+        _camera_tripods(joint.cam_from_world, lever),
+        _camera_tripods(before, lever),
+        weights,
+        with_scale=False,
     )
     return replace(
         joint, cam_from_world=rigid.apply_to_cameras(joint.cam_from_world), points=rigid.apply(joint.points)

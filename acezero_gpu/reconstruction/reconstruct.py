@@ -87,6 +87,7 @@ class _Loop:
         camera: PinholeCamera,
         *,
         head: Head | None = None,
+        radial: Tensor | None = None,
         targets: Tensor | None = None,
     ) -> MappingResult:
         """Trains a map of these frames."""
@@ -104,6 +105,7 @@ class _Loop:
             frames.to(self.bank.device),
             cam_from_world,
             camera,
+            radial,
             targets,
             (self.bank.height, self.bank.width),
         )
@@ -123,7 +125,9 @@ class _Loop:
                 progress=None,
             )
 
-    def register(self, scene_map: SceneMap, camera: PinholeCamera, round_: _Round) -> ReconstructionState:
+    def register(
+        self, scene_map: SceneMap, camera: PinholeCamera, radial: Tensor, round_: _Round
+    ) -> ReconstructionState:
         """Registers all images from scratch."""
         config = self.config.registration
         with self.timer.stage("registration"):
@@ -135,16 +139,20 @@ class _Loop:
                 config,
                 stride=self.bank.encoder.stride,
                 pixel_scale=self.bank.pixel_scale,
+                radial=radial,
                 generator=random_stream(self.seed, "registration", round_.name, round_.index),
             )
         registered = found.registered(config)
-        return ReconstructionState(found.cam_from_world, found.inlier_count.float(), registered, camera)
+        return ReconstructionState(
+            found.cam_from_world, found.inlier_count.float(), registered, camera, radial
+        )
 
-    def scene_map(self, mapped: MappingResult) -> SceneMap:
+    def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
         bank = self.bank
         shortest = min(bank.height, bank.width)
         focal = float(mapped.camera.focal_px.mean())
-        return SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest)
+        k1, k2 = radial.tolist()
+        return SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest, (k1, k2))
 
     def step(
         self,
@@ -194,59 +202,88 @@ def reconstruct(
     reason: str | None = None
     while reason is None:
         iteration += 1
-        state = _adjusted(loop, state, config.joint.when == "every")
-        round_ = _Round(
-            "iteration",
-            iteration,
-            config.growth_schedule,
-            config.training.poses,
-            not config.fix_focal,
-            config.training.loss.name,
+        adjust = config.joint.when == "every"
+        state = _adjusted(loop, state, adjust, iteration)
+        round_ = _refining_round(config, "iteration", iteration, adjust)
+        step, state, head = _mapping_round(
+            loop, round_, state, head if config.warm_start else None, best_share
         )
-        step, state, head = _mapping_round(loop, round_, state, head if config.warm_start else None, best_share)
         reason = step.stop_reason
         best_share = max(best_share, state.share)
         yield step
-    state = _adjusted(loop, state, config.joint.when != "off")
-    final = _Round(
-        "final",
-        iteration + 1,
-        config.final_schedule,
-        replace(config.training.poses, wait=config.final_pose_wait),
-        not config.fix_focal,
-        "dyntanh",
-    )
+    adjust = config.joint.when != "off"
+    state = _adjusted(loop, state, adjust, iteration + 1)
+    final = _refining_round(config, "final", iteration + 1, adjust)
     step, state, _ = _mapping_round(loop, final, state, None, best_share)
     yield step
 
 
-def _adjusted(loop: _Loop, state: ReconstructionState, wanted: bool) -> ReconstructionState:
+def _refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> _Round:
+    """A growth or final round; what an adjustment has just fitted to the keypoints is not refined again by the map."""
+    final = name == "final"
+    poses = replace(config.training.poses, wait=config.final_pose_wait) if final else config.training.poses
+    held = adjusted and config.joint.holds
+    return _Round(
+        name,
+        index,
+        config.final_schedule if final else config.growth_schedule,
+        PoseRefinementConfig(name="none") if held else poses,
+        not (held or config.fix_focal),
+        "dyntanh" if final else config.training.loss.name,
+    )
+
+
+def _adjusted(loop: _Loop, state: ReconstructionState, wanted: bool, index: int) -> ReconstructionState:
     if not wanted:
         return state
     with loop.timer.stage("adjustment"):
         refined = adjust_registered(
-            loop.bank, loop.matches, state, loop.config.joint, refine_focal=not loop.config.fix_focal
+            loop.bank,
+            loop.matches,
+            state,
+            loop.config.joint,
+            refine_focal=not loop.config.fix_focal,
+            generator=random_stream(loop.seed, "adjustment", index),
         )
     joint = refined.joint
+    state = _with_consistent_confidence(refined.state, loop)
+    if len(joint.points) == 0:
+        loop.log("  adjustment: no tracks between the registered views")
+        return state
+    k1, k2 = joint.radial.tolist()
     loop.log(
-        f"  adjusted {int(refined.adjusted.sum())} of {len(refined.views)} views, {len(joint.points)} points, "
-        f"{len(joint.view_index)} observations, median error {float(joint.error_px.median()):.2f} px, "
-        f"focal {float(joint.camera.focal_px[0]):.1f} px of the network image"
-        if len(joint.points)
-        else "  adjustment: no tracks between the registered views"
+        f"  adjusted {int(refined.adjusted.sum())} of {len(refined.views)} views with {len(joint.points)} points "
+        f"in {len(joint.view_index)} observations, median error {float(joint.error_px.median()):.2f} px; "
+        f"{refined.joined} joined, {refined.contradicted} contradicted; "
+        f"focal {loop.bank.focal_original_px(joint.camera):.1f} px, radial {k1:.3f} {k2:.3f}"
     )
-    return refined.state
+    return state
+
+
+def _with_consistent_confidence(state: ReconstructionState, loop: _Loop) -> ReconstructionState:
+    """Images that keypoints placed are given the least confidence of a registered image, and images that keypoints
+    contradict less than that: readers of a pose file know the threshold, not our flags."""
+    threshold = loop.config.registration.min_inlier_share * loop.bank.grid[0] * loop.bank.grid[1]
+    count = state.inlier_count
+    return replace(
+        state,
+        inlier_count=torch.where(
+            state.registered, count.clamp_min(threshold), count.clamp_max(0.99 * threshold)
+        ),
+    )
 
 
 def _mapping_round(
     loop: _Loop, round_: _Round, state: ReconstructionState, head: Head | None, best_share: float
 ) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     frames = state.registered.nonzero()[:, 0]
-    mapped = loop.map(round_, frames, state.cam_from_world[frames], state.camera, head=head)
-    scene_map = loop.scene_map(mapped)
-    state = loop.register(scene_map, mapped.camera, round_)
+    mapped = loop.map(
+        round_, frames, state.cam_from_world[frames], state.camera, head=head, radial=state.radial
+    )
+    scene_map = loop.scene_map(mapped, state.radial)
+    state = loop.register(scene_map, mapped.camera, state.radial, round_)
     if round_.name == "final":
-        state = _adjusted(loop, state, loop.config.joint.when != "off")
+        state = _adjusted(loop, state, loop.config.joint.when != "off", round_.index + 1)
     reason = (
         "finished"
         if round_.name == "final"
@@ -291,8 +328,8 @@ def _map_seed(loop: _Loop, block: SeedBlock) -> tuple[ReconstructionStep, Recons
     )
     targets = depth_targets(block.joint, bank.height, bank.width)
     mapped = loop.map(round_, block.views, block.joint.cam_from_world, block.joint.camera, targets=targets)
-    scene_map = loop.scene_map(mapped)
-    state = loop.register(scene_map, mapped.camera, round_)
+    scene_map = loop.scene_map(mapped, block.joint.radial)
+    state = loop.register(scene_map, mapped.camera, block.joint.radial, round_)
     step = loop.step(round_, block.views, mapped, scene_map, state, None)
     loop.log(
         f"seed at image {int(block.views[0])}: {len(block.views)} views, {len(block.joint.points)} points, "

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, reproject
-from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
 from acezero_gpu.ransac.relative_pose import RelativePoseConfig, RelativePoseResult, estimate_relative_pose
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, neighbours
+from acezero_gpu.reconstruction.resection import resect_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,42 +202,20 @@ def _resect(
     generator: torch.Generator,
 ) -> tuple[int, Float[Tensor, "3 4"]] | None:
     """The candidate that sees most of the block's points, with its pose."""
-    joint = block.joint
-    keypoints = bank.keypoints(torch.tensor(candidates))
-    point_of = torch.full((len(block.views), keypoints.pixels.shape[1]), -1, device=bank.device)
-    point_of[joint.view_index, joint.keypoint_index] = joint.point_index
-    points, pixels = [], []
-    for image in candidates:
-        views = torch.cat([block.views.cpu(), torch.tensor([image])])
-        pairs = torch.stack([torch.full_like(block.views.cpu(), image), block.views.cpu()], dim=-1)
-        flat = matches.between(pairs, views)
-        new_is_a = flat.view_a == len(block.views)
-        view = torch.where(new_is_a, flat.view_b, flat.view_a)
-        slot = torch.where(new_is_a, flat.keypoint_b, flat.keypoint_a)
-        slot_new = torch.where(new_is_a, flat.keypoint_a, flat.keypoint_b)
-        point = point_of[view, slot]
-        pair = torch.stack([point, slot_new], dim=-1)[point >= 0].unique(dim=0)
-        points.append(joint.points[pair[:, 0]])
-        pixels.append(keypoints.pixels[image, pair[:, 1]])
-    most = max(4, *(len(rows) for rows in points))
-    padded_points = joint.points.new_zeros(len(candidates), most, 3)
-    padded_pixels = joint.points.new_zeros(len(candidates), most, 2)
-    mask = torch.zeros(len(candidates), most, dtype=torch.bool, device=bank.device)
-    for row, (world, image_px) in enumerate(zip(points, pixels, strict=True)):
-        padded_points[row, : len(world)], padded_pixels[row, : len(world)] = world, image_px
-        mask[row, : len(world)] = True
-    result = estimate_absolute_pose(
-        padded_points,
-        padded_pixels,
-        joint.camera,
-        RansacConfig(hypotheses=128, max_error_px=config.resection_error_px * bank.pixel_scale),
-        mask=mask,
+    views = block.views.cpu()
+    found = resect_images(
+        bank,
+        matches,
+        block.joint,
+        views,
+        [(image, views) for image in candidates],
+        max_error_px=config.resection_error_px,
         generator=generator,
     )
-    best = int(result.inlier_count.argmax())
-    if int(result.inlier_count[best]) < config.min_inliers:
+    best = int(found.inlier_count.argmax())
+    if int(found.inlier_count[best]) < config.min_inliers:
         return None
-    return candidates[best], matrix_from_se3(result.cam_from_world)[best]
+    return candidates[best], found.cam_from_world[best]
 
 
 def _adjusted(bank: ImageBank, matches: MatchStore, block: SeedBlock, config: SeedConfig) -> SeedBlock:
@@ -259,17 +237,18 @@ def _rescaled(block: SeedBlock, median_depth: float) -> SeedBlock:
     factor = median_depth / float(block.joint.depth().median())
     poses = block.joint.cam_from_world.clone()
     poses[..., 3] *= factor
-    return SeedBlock(block.views, replace(block.joint, cam_from_world=poses, points=block.joint.points * factor))
+    return SeedBlock(
+        block.views, replace(block.joint, cam_from_world=poses, points=block.joint.points * factor)
+    )
 
 
 def _start(poses: Float[Tensor, "v 3 4"], camera: PinholeCamera) -> JointResult:
     none = torch.zeros(0, dtype=torch.long, device=poses.device)
-    return JointResult(poses, camera, poses.new_zeros(0, 3), none, none, none, poses.new_zeros(0))
+    radial = torch.zeros_like(camera.focal_px)
+    return JointResult(poses, camera, radial, poses.new_zeros(0, 3), none, none, none, poses.new_zeros(0))
 
 
-def depth_targets(
-    joint: JointResult, height: int, width: int, cell_px: int = 4
-) -> Float[Tensor, "v dr dc"]:
+def depth_targets(joint: JointResult, height: int, width: int, cell_px: int = 4) -> Float[Tensor, "v dr dc"]:
     """Depths of a block's points on a coarse grid over each view, 0 where none; the grid cells around a point
     share its depth, since a patch rarely lies on a keypoint exactly."""
     views = len(joint.cam_from_world)

@@ -28,6 +28,8 @@ class ReconstructionState:
     """Which images have enough of them."""
     camera: PinholeCamera
     """In pixels of the network image."""
+    radial: Float[Tensor, " 2"]
+    """``k1, k2`` of the shared lens."""
 
     @property
     def share(self) -> float:

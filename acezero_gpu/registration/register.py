@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3
+from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3, undistort_pixels
 from acezero_gpu.network import SceneMap
 from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
 
@@ -58,12 +58,13 @@ def register_images(
     *,
     stride: int,
     pixel_scale: float,
+    radial: Float[Tensor, " 2"] | None = None,
     generator: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
 ) -> Registration:
     """Registers the images against the map; ``camera`` is in pixels of the network image.
 
-    ``pixel_scale`` is the network image's shortest side over 480: thresholds in pixels are multiplied by it.
+    ``radial`` are ``k1, k2`` of the lens (no distortion if not given). ``pixel_scale`` is the network image's shortest side over 480: thresholds in pixels are multiplied by it.
 
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
     raises. ``progress`` hears how many images are done and how many there are.
@@ -77,6 +78,8 @@ def register_images(
         cells = rows * columns
         points = scene_map.scene_coordinates(features)
         pixels = cell_centres_px(rows, columns, stride, device=points.device)
+        if radial is not None:
+            pixels = undistort_pixels(pixels, camera, radial)
         result = estimate_absolute_pose(points, pixels, camera, ransac, generator=generator)
         poses.append(matrix_from_se3(result.cam_from_world))
         counts.append(result.inlier_count)
