@@ -2,10 +2,16 @@
 
 from acezero_gpu.mapping.calibration import CalibrationConfig
 from acezero_gpu.mapping.feature_buffer import BufferConfig, FeatureBuffer
-from acezero_gpu.mapping.losses import LossConfig
+from acezero_gpu.mapping.losses import LossConfig, LossName
 from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig
 from acezero_gpu.mapping.schedule import ScheduleConfig
-from acezero_gpu.mapping.training import FrameTable, MappingResult, TrainingConfig, TrainingProgress, train_map
+from acezero_gpu.mapping.training import (
+    FrameTable,
+    MappingResult,
+    TrainingConfig,
+    TrainingProgress,
+    train_map,
+)
 
 __all__ = [
     "BufferConfig",
@@ -13,6 +19,7 @@ __all__ = [
     "FeatureBuffer",
     "FrameTable",
     "LossConfig",
+    "LossName",
     "MappingResult",
     "PoseRefinementConfig",
     "ScheduleConfig",

@@ -90,22 +90,24 @@ class FeatureBuffer:
         without augmentation (they are kept elsewhere for registration, so they are not computed twice).
         """
         if self.features.numel() == 0:
-            images, slots, channels = self._shape
+            count, slots, channels = self._shape
             dtype = feature_dtype(self.compute_device)
-            self.features = torch.empty(images, slots, channels, dtype=dtype, device=self.storage_device)
-            self.pixels = torch.empty(images, slots, 2, device=self.storage_device)
+            self.features = torch.empty(count, slots, channels, dtype=dtype, device=self.storage_device)
+            self.pixels = torch.empty(count, slots, 2, device=self.storage_device)
         missing = self.missing(frames)
         if len(missing) == 0:
             return
         images = load(missing)
         plain = plain_features(missing)
-        centres = cell_centres_px(*plain.shape[-2:], encoder.stride, device=plain.device)
+        rows, columns = plain.shape[-2:]
+        centres = cell_centres_px(rows, columns, encoder.stride, device=plain.device)
         everywhere = torch.ones(len(missing), len(centres), dtype=torch.bool, device=plain.device)
         self._store(missing, 0, plain, centres.expand(len(missing), -1, -1), everywhere, generator)
         for index in range(1, self.passes):
             warped = augment(images, augmentation, generator)
             features = encode(encoder, warped.images)
-            centres = cell_centres_px(*features.shape[-2:], encoder.stride, device=features.device)
+            rows, columns = features.shape[-2:]
+            centres = cell_centres_px(rows, columns, encoder.stride, device=features.device)
             source = warped.source_px(centres)
             self._store(missing, index, features, source, warped.inside(source), generator)
         self._filled[missing] = True

@@ -77,7 +77,9 @@ def patch_loss(
         pull = (points_cam - config.target_depth * ray).abs().sum(-1)
     else:
         known = target_depth > 0
-        distance = (points_cam - torch.where(known, target_depth, config.target_depth)[:, None] * ray).norm(dim=-1)
+        distance = (points_cam - torch.where(known, target_depth, config.target_depth)[:, None] * ray).norm(
+            dim=-1
+        )
         near = distance < config.depth_tolerance * target_depth
         valid = valid & (near | ~known)
         pull = distance

@@ -30,12 +30,14 @@ class PoseRefinementConfig:
 class PoseTable(nn.Module):
     """Poses of all frames; ``forward()`` gives the current ones."""
 
+    initial: Tensor
+
     def __init__(self, initial: Float[Tensor, "v 3 4"]) -> None:
         super().__init__()
         self.register_buffer("initial", initial.detach().clone())
 
     def forward(self) -> Float[Tensor, "v 3 4"]:
-        return self.initial  # type: ignore[return-value]
+        return self.initial
 
 
 class NaivePoseTable(PoseTable):
@@ -61,7 +63,9 @@ class MlpPoseTable(PoseTable):
     def __init__(self, initial: Float[Tensor, "v 3 4"], *, zero_initialised: bool) -> None:
         super().__init__(initial)
         width = self.WIDTH
-        self.input_layers = nn.ModuleList([nn.Linear(12, width), nn.Linear(width, width), nn.Linear(width, width)])
+        self.input_layers = nn.ModuleList(
+            [nn.Linear(12, width), nn.Linear(width, width), nn.Linear(width, width)]
+        )
         self.skip = nn.Linear(12, width)
         self.hidden = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width)])
         self.output = nn.Linear(width, 12)

@@ -45,7 +45,10 @@ class LearningRateSchedule:
         """Starts the cool-down at ``iteration`` if the map is good enough; True if this call started it."""
         if self.config.name != "1cyclepoly" or self._early or iteration >= self._cooldown_start:
             return False
-        if iteration < self.config.warmup_iterations or smallest_recent_share <= self.config.cooldown_inlier_share:
+        if (
+            iteration < self.config.warmup_iterations
+            or smallest_recent_share <= self.config.cooldown_inlier_share
+        ):
             return False
         self._cooldown_start = iteration
         self._early = True

@@ -1,5 +1,6 @@
 """One mapping round: from posed images to a map, with poses and focal length refined on the way."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -102,13 +103,17 @@ def train_map(
 ) -> MappingResult:
     """Minimises the reprojection loss of random patches over head, poses and focal length.
 
-    Starts from ``initial_head`` (continued in place of a fresh one) when given. Raises ``FloatingPointError`` when
+    Starts from a copy of ``initial_head`` in place of a fresh head when given. Raises ``FloatingPointError`` when
     the loss stops being finite: a map full of NaN would only fail later and less clearly.
     """
     device = buffer.compute_device
     channels = buffer.features.shape[-1]
     centre = camera_centres(table.cam_from_world).mean(0)
-    head = Head(channels, config.head, centre).to(device) if initial_head is None else initial_head
+    head = (
+        Head(channels, config.head, centre).to(device)
+        if initial_head is None
+        else copy.deepcopy(initial_head)
+    )
     head = head.train().requires_grad_(True)
     poses = make_pose_table(table.cam_from_world, config.poses)
     focal = FocalScale(table.camera)
@@ -152,7 +157,9 @@ class _Trainer:
         self.head_optimiser = torch.optim.AdamW(head.parameters(), lr=config.schedule.lr_min, fused=True)
         self.pose_optimiser = _optimiser(poses, config.poses.lr)
         self.focal_optimiser = _optimiser(focal, config.calibration.lr) if config.calibration.refine else None
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.mixed_precision and device.type == "cuda")
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=config.mixed_precision and device.type == "cuda"
+        )
 
     def run(self) -> int:
         config = self.config

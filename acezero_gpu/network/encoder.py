@@ -34,7 +34,9 @@ def make_encoder(choice: str, device: torch.device) -> Encoder:
         return DenseSiftEncoder().to(device)
     path = Path(choice)
     if not path.is_file():
-        raise ValueError(f"--encoder {choice}: no such file; give dense-sift or the path of an ACE encoder's weights.")
+        raise ValueError(
+            f"--encoder {choice}: no such file; give dense-sift or the path of an ACE encoder's weights."
+        )
     from acezero_gpu.network.ace_encoder import load_ace_encoder
 
     return load_ace_encoder(path).to(device)
@@ -46,7 +48,9 @@ def feature_dtype(device: torch.device) -> torch.dtype:
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, images: Float[Tensor, "b 1 h w"], chunk: int = 8) -> Float[Tensor, "b c rows cols"]:
+def encode(
+    encoder: Encoder, images: Float[Tensor, "b 1 h w"], chunk: int = 8
+) -> Float[Tensor, "b c rows cols"]:
     """Features of a batch, in chunks, kept in the storage type of the device."""
     dtype = feature_dtype(images.device)
     return torch.cat([encoder(images[part]).to(dtype) for part in chunk_ranges(len(images), chunk)])

@@ -38,7 +38,9 @@ class Head(nn.Module):
         self.channels = channels
         self.input_skip = nn.Linear(channels, width) if channels != width else nn.Identity()
         self.first = _block(channels, width)
-        self.blocks = nn.ModuleList(_block(width, width) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            _block(width, width) for _ in range(config.blocks)
+        )
         self.hidden_1 = nn.Linear(width, width)
         self.hidden_2 = nn.Linear(width, width)
         self.output = nn.Linear(width, 4)
@@ -61,8 +63,8 @@ def _block(channels: int, width: int) -> nn.ModuleList:
     return nn.ModuleList([nn.Linear(channels, width), nn.Linear(width, width), nn.Linear(width, width)])
 
 
-def _apply(layers: nn.ModuleList, x: Tensor) -> Tensor:
-    for layer in layers:
+def _apply(layers: nn.Module, x: Tensor) -> Tensor:
+    for layer in layers.children():
         x = F.relu(layer(x))
     return x
 

@@ -20,10 +20,12 @@ def global_descriptors(
     The vocabulary is learned from the set itself, so no download is needed; the dot product of two descriptors is
     their similarity. Cost is linear in the number of images.
     """
-    images, channels, rows, columns = features.shape
+    images, _, rows, columns = features.shape
     cells = rows * columns
     count = min(TRAINING_CELLS, images * cells)
-    draw = torch.randint(images * cells, (count,), generator=generator, device=generator.device).to(features.device)
+    draw = torch.randint(images * cells, (count,), generator=generator, device=generator.device).to(
+        features.device
+    )
     flat = features.flatten(2)
     sample = flat[draw // cells, :, draw % cells].float()
     centres = _kmeans(sample, min(CENTRES, count), generator)
@@ -44,7 +46,9 @@ def _nearest(x: Float[Tensor, "*b n c"], centres: Float[Tensor, "k c"]) -> Tenso
 
 def _kmeans(sample: Float[Tensor, "n c"], count: int, generator: torch.Generator) -> Float[Tensor, "k c"]:
     """Lloyd's rounds from random samples; an empty cluster keeps its centre."""
-    start = torch.randperm(len(sample), generator=generator, device=generator.device)[:count].to(sample.device)
+    start = torch.randperm(len(sample), generator=generator, device=generator.device)[:count].to(
+        sample.device
+    )
     centres = sample[start].clone()
     for _ in range(KMEANS_ROUNDS):
         nearest = _nearest(sample, centres)

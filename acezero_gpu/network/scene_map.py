@@ -1,7 +1,6 @@
 """A finished map: the head, what it was trained with, and the cameras it saw. Saved as safetensors."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +59,7 @@ class SceneMap:
         state = {key: value if key == "centre" else value.half() for key, value in state.items()}
         temporary = path.with_name(path.name + ".part")
         temporary.write_bytes(save(state, metadata={"map": json.dumps(meta)}))
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     @staticmethod
     def load(path: Path, device: torch.device | str = "cpu") -> "SceneMap":
@@ -77,7 +76,11 @@ class SceneMap:
             head = head_from_state(state).to(device).eval().requires_grad_(False)
             k1, k2 = (float(value) for value in meta["radial"])
             return SceneMap(
-                head, meta["encoder"], int(meta["shortest_side_px"]), float(meta["focal_to_shortest"]), (k1, k2)
+                head,
+                meta["encoder"],
+                int(meta["shortest_side_px"]),
+                float(meta["focal_to_shortest"]),
+                (k1, k2),
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: not a complete map file ({str(error).splitlines()[0]}).") from error

@@ -10,6 +10,7 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import (
     FrameTable,
+    LossName,
     MappingResult,
     PoseRefinementConfig,
     ScheduleConfig,
@@ -66,7 +67,7 @@ class _Round:
     schedule: ScheduleConfig
     poses: PoseRefinementConfig
     refine_focal: bool
-    loss_name: str
+    loss_name: LossName
 
 
 class _Loop:

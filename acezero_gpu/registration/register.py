@@ -64,7 +64,8 @@ def register_images(
 ) -> Registration:
     """Registers the images against the map; ``camera`` is in pixels of the network image.
 
-    ``radial`` are ``k1, k2`` of the lens (no distortion if not given). ``pixel_scale`` is the network image's shortest side over 480: thresholds in pixels are multiplied by it.
+    ``radial`` are ``k1, k2`` of the lens (no distortion if not given). ``pixel_scale`` is the network image's
+    shortest side over 480: thresholds in pixels are multiplied by it.
 
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
     raises. ``progress`` hears how many images are done and how many there are.
