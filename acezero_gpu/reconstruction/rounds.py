@@ -1,0 +1,208 @@
+"""One round of the loop and its pieces: map, register, adjust."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.mapping import (
+    FrameTable,
+    LossName,
+    MappingResult,
+    PoseRefinementConfig,
+    ScheduleConfig,
+    TrainingProgress,
+    train_map,
+)
+from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.image_bank import ImageBank
+from acezero_gpu.reconstruction.joint_refinement import adjust_registered
+from acezero_gpu.reconstruction.loop_config import LoopConfig
+from acezero_gpu.reconstruction.matching import MatchStore
+from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep, StepName, to_posed_views
+from acezero_gpu.registration import register_images
+from acezero_gpu.runtime import StageTimer, random_stream
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One mapping with what it was started from."""
+
+    name: StepName
+    index: int
+    schedule: ScheduleConfig
+    poses: PoseRefinementConfig
+    refine_focal: bool
+    loss_name: LossName
+
+
+class Loop:
+    """The pieces that all rounds use."""
+
+    def __init__(
+        self, bank: ImageBank, config: LoopConfig, seed: int, timer: StageTimer, log: Callable[[str], None]
+    ) -> None:
+        self.bank, self.config, self.seed, self.timer, self.log = bank, config, seed, timer, log
+        self.matches = MatchStore(bank)
+        self.everything = torch.arange(len(bank))
+
+    def map(
+        self,
+        round_: Round,
+        frames: Tensor,
+        cam_from_world: Float[Tensor, "f 3 4"],
+        camera: PinholeCamera,
+        *,
+        head: Head | None = None,
+        radial: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> MappingResult:
+        """Trains a map of these frames."""
+        with self.timer.stage("buffer"):
+            self.bank.fill_buffer(frames.cpu())
+        training = self.config.training
+        training = replace(
+            training,
+            schedule=round_.schedule,
+            poses=round_.poses,
+            calibration=replace(training.calibration, refine=round_.refine_focal),
+            loss=replace(training.loss, name=round_.loss_name),
+        ).scaled(self.bank.pixel_scale)
+        table = FrameTable(
+            frames.to(self.bank.device),
+            cam_from_world,
+            camera,
+            radial,
+            targets,
+            (self.bank.height, self.bank.width),
+        )
+
+        def report(entry: TrainingProgress) -> None:
+            self.log(
+                f"    step {entry.iteration} of {entry.total_iterations}: loss {entry.loss:.2f} px, at least "
+                f"{100 * entry.inlier_share:.0f} % inliers, learning rate {entry.learning_rate:.5f}"
+            )
+
+        with self.timer.stage("mapping"):
+            return train_map(
+                self.bank.buffer,
+                table,
+                training,
+                generator=random_stream(
+                    self.seed, "mapping", round_.name, round_.index, device=self.bank.device
+                ),
+                initial_head=head,
+                progress=report,
+            )
+
+    def register(
+        self, scene_map: SceneMap, camera: PinholeCamera, radial: Tensor, round_: Round
+    ) -> ReconstructionState:
+        """Registers all images from scratch."""
+        config = self.config.registration
+        with self.timer.stage("registration"):
+            found = register_images(
+                self.bank.features,
+                self.everything,
+                scene_map,
+                camera,
+                config,
+                stride=self.bank.encoder.stride,
+                pixel_scale=self.bank.pixel_scale,
+                radial=radial,
+                generator=random_stream(self.seed, "registration", round_.name, round_.index),
+            )
+        registered = found.registered(config)
+        return ReconstructionState(
+            found.cam_from_world, found.inlier_count.float(), registered, camera, radial
+        )
+
+    def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
+        bank = self.bank
+        shortest = min(bank.height, bank.width)
+        focal = float(mapped.camera.focal_px.mean())
+        k1, k2 = radial.tolist()
+        return SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest, (k1, k2))
+
+    def step(
+        self,
+        round_: Round,
+        frames: Tensor,
+        mapped: MappingResult,
+        scene_map: SceneMap,
+        state: ReconstructionState,
+        stop_reason: str | None,
+    ) -> ReconstructionStep:
+        poses = torch.eye(3, 4, device=self.bank.device).repeat(len(self.bank), 1, 1)
+        confidence = torch.zeros(len(self.bank), device=self.bank.device)
+        rows = frames.to(self.bank.device)
+        poses[rows] = mapped.cam_from_world
+        confidence[rows] = torch.inf
+        return ReconstructionStep(
+            round_.index,
+            round_.name,
+            scene_map,
+            to_posed_views(self.bank, poses, confidence, mapped.camera),
+            to_posed_views(self.bank, state.cam_from_world, state.inlier_count, state.camera),
+            int(state.registered.sum()),
+            stop_reason,
+            mapped.log,
+        )
+
+
+def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:
+    """A growth or final round; what an adjustment has just fitted to the keypoints is not refined again by the map."""
+    final = name == "final"
+    poses = replace(config.training.poses, wait=config.final_pose_wait) if final else config.training.poses
+    held = adjusted and config.joint.holds
+    return Round(
+        name,
+        index,
+        config.final_schedule if final else config.growth_schedule,
+        PoseRefinementConfig(name="none") if held else poses,
+        not (held or config.fix_focal),
+        "dyntanh" if final else config.training.loss.name,
+    )
+
+
+def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -> ReconstructionState:
+    if not wanted:
+        return state
+    with loop.timer.stage("adjustment"):
+        refined = adjust_registered(
+            loop.bank,
+            loop.matches,
+            state,
+            loop.config.joint,
+            refine_focal=not loop.config.fix_focal,
+            generator=random_stream(loop.seed, "adjustment", index),
+        )
+    joint = refined.joint
+    state = _with_consistent_confidence(refined.state, loop)
+    if len(joint.points) == 0:
+        loop.log("  adjustment: no tracks between the registered views")
+        return state
+    k1, k2 = joint.radial.tolist()
+    loop.log(
+        f"  adjusted {int(refined.adjusted.sum())} of {len(refined.views)} views with {len(joint.points)} points "
+        f"in {len(joint.view_index)} observations, median error {float(joint.error_px.median()):.2f} px; "
+        f"{refined.joined} joined, {refined.contradicted} contradicted; "
+        f"focal {loop.bank.focal_original_px(joint.camera):.1f} px, radial {k1:.3f} {k2:.3f}"
+    )
+    return state
+
+
+def _with_consistent_confidence(state: ReconstructionState, loop: Loop) -> ReconstructionState:
+    """Images that keypoints placed are given the least confidence of a registered image, and images that keypoints
+    contradict less than that: readers of a pose file know the threshold, not our flags."""
+    threshold = loop.config.registration.min_inlier_share * loop.bank.grid[0] * loop.bank.grid[1]
+    count = state.inlier_count
+    return replace(
+        state,
+        inlier_count=torch.where(
+            state.registered, count.clamp_min(threshold), count.clamp_max(0.99 * threshold)
+        ),
+    )
