@@ -35,8 +35,10 @@ class JointRefinementConfig:
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
     telling_matches: int = 100
     """A view with at least this many matches but too few observations is contradicted by them."""
-    joining_rounds: int = 2
-    """Times that unregistered images are tried by their keypoints, each followed by another adjustment."""
+    joining_rounds: int = 8
+    """The most times that unregistered images are tried by their keypoints, each followed by another adjustment."""
+    joining_gain: float = 0.02
+    """A further time follows only if the one before added this share of the images: the map does the rest."""
     min_resection_inliers: int = 30
     """An unregistered image joins if this many adjusted points agree on its pose."""
     resection_error_px: float = 8.0
@@ -54,8 +56,6 @@ class JointRefinement:
     """Over ``views`` only, in their order."""
     views: Int[Tensor, " v"]
     """Indices of the images that were adjusted together."""
-    adjusted: Bool[Tensor, " n"]
-    """Per image: whether tracks hold its pose."""
     joined: int
     """Images that the map had not registered and that their keypoints placed."""
     contradicted: int
@@ -84,7 +84,10 @@ def adjust_registered(
         joined = _joined(bank, matches, refined, config, generator)
         if joined is None:
             break
+        gain = int(joined.registered.sum()) - int(refined.state.registered.sum())
         refined = _adjust_once(bank, matches, joined, config, refine_focal)
+        if gain < config.joining_gain * len(bank):
+            break
     registered = refined.state.registered
     return replace(
         refined,
@@ -124,9 +127,14 @@ def _adjust_once(
     adjusted = torch.zeros_like(registered)
     adjusted[views] = held
     state = replace(
-        state, cam_from_world=poses, registered=registered, camera=joint.camera, radial=joint.radial
+        state,
+        cam_from_world=poses,
+        registered=registered,
+        camera=joint.camera,
+        radial=joint.radial,
+        held=adjusted,
     )
-    return JointRefinement(state, joint, views, adjusted, joined=0, contradicted=0)
+    return JointRefinement(state, joint, views, joined=0, contradicted=0)
 
 
 def _joined(
@@ -143,7 +151,7 @@ def _joined(
         return None
     similarity = bank.similarity()
     partners = [
-        (image, neighbours(similarity, image, refined.adjusted.cpu(), config.partners))
+        (image, neighbours(similarity, image, state.held.cpu(), config.partners))
         for image in waiting.tolist()
     ]
     found = resect_images(

@@ -1,13 +1,23 @@
 """The loop: seed, map, register, grow, refit (ACE0, ECCV 2024), in one process."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
 
 from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.network import Head
+from acezero_gpu.mapping import MappingResult
+from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.loop_config import LoopConfig
-from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted, refining_round
+from acezero_gpu.reconstruction.rounds import (
+    Loop,
+    Round,
+    adjusted,
+    refining_round,
+    with_consistent_confidence,
+)
 from acezero_gpu.reconstruction.seed_round import seed_round
 from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import should_stop
@@ -33,47 +43,65 @@ def reconstruct(
     loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log)
     step, state, head = seed_round(loop, camera, depth)
     yield step
-    best_share = state.share
-    iteration = 0
-    reason: str | None = None
-    while reason is None:
+    best_share, iteration = state.share, 0
+    while True:
         iteration += 1
         adjust = config.joint.when == "every"
         state = adjusted(loop, state, adjust, iteration)
+        if state.share >= config.stopping.registration_share and adjust:
+            # Keypoints have placed every image already: another map on the way would change nothing.
+            reason: str | None = "all images are registered"
+            break
         round_ = refining_round(config, "iteration", iteration, adjust)
-        step, state, head = _mapping_round(
-            loop, round_, state, head if config.warm_start else None, best_share
-        )
-        reason = step.stop_reason
+        mapped, scene_map, found = _map_and_register(loop, round_, state, head if config.warm_start else None)
+        reason = should_stop(found.share, best_share, iteration, config.stopping)
+        yield loop.step(round_, state, mapped, scene_map, found, reason)
+        state, head = found, mapped.head
         best_share = max(best_share, state.share)
-        yield step
-    adjust = config.joint.when != "off"
-    state = adjusted(loop, state, adjust, iteration + 1)
-    final = refining_round(config, "final", iteration + 1, adjust)
-    step, state, _ = _mapping_round(loop, final, state, None, best_share)
-    yield step
+        if reason is not None:
+            iteration += 1
+            state = adjusted(loop, state, config.joint.when != "off", iteration)
+            break
+    final = refining_round(config, "final", iteration, config.joint.when != "off")
+    mapped, scene_map, found = _map_and_register(loop, final, state, None)
+    found = _final_state(loop, state, found, iteration + 1)
+    yield loop.step(final, state, mapped, scene_map, found, reason)
 
 
-def _mapping_round(
-    loop: Loop, round_: Round, state: ReconstructionState, head: Head | None, best_share: float
-) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+def _map_and_register(
+    loop: Loop, round_: Round, state: ReconstructionState, head: Head | None
+) -> tuple[MappingResult, SceneMap, ReconstructionState]:
+    """A map of the registered images, and what it registers; images that tracks hold stay registered."""
     frames = state.registered.nonzero()[:, 0]
     mapped = loop.map(
         round_, frames, state.cam_from_world[frames], state.camera, head=head, radial=state.radial
     )
     scene_map = loop.scene_map(mapped, state.radial)
-    state = loop.register(scene_map, mapped.camera, state.radial, round_)
-    if round_.name == "final":
-        state = adjusted(loop, state, loop.config.joint.when != "off", round_.index + 1)
-    reason = (
-        "finished"
-        if round_.name == "final"
-        else should_stop(state.share, best_share, round_.index, loop.config.stopping)
+    found = loop.register(scene_map, mapped.camera, state.radial, round_)
+    by_map = int(found.registered.sum())
+    missed = state.held & ~found.registered
+    found = replace(
+        found,
+        cam_from_world=torch.where(missed[:, None, None], state.cam_from_world, found.cam_from_world),
+        registered=found.registered | missed,
     )
-    step = loop.step(round_, frames, mapped, scene_map, state, reason)
     loop.log(
         f"{round_.name} {round_.index}: mapped {len(frames)} images in {mapped.iterations} steps "
-        f"(inliers {100 * mapped.inlier_share:.0f} %), registered {step.registered} of {len(loop.bank)}, "
-        f"focal {loop.bank.focal_original_px(mapped.camera):.1f} px" + (f"; {reason}" if reason else "")
+        f"(inliers {100 * mapped.inlier_share:.0f} %), its map registers {by_map} of {len(loop.bank)}, "
+        f"{int(missed.sum())} more are held by keypoints; focal {loop.bank.focal_original_px(mapped.camera):.1f} px"
     )
-    return step, state, mapped.head
+    return mapped, scene_map, with_consistent_confidence(found, loop)
+
+
+def _final_state(
+    loop: Loop, before: ReconstructionState, found: ReconstructionState, index: int
+) -> ReconstructionState:
+    """The last poses: those that tracks hold are more exact than the map's; if the map found further images, all are
+    adjusted once more."""
+    joint = loop.config.joint
+    if joint.when == "off" or not joint.holds:
+        return found
+    poses = torch.where(before.held[:, None, None], before.cam_from_world, found.cam_from_world)
+    found = replace(found, cam_from_world=poses, held=before.held)
+    further = bool((found.registered & ~before.held).any())
+    return adjusted(loop, found, further, index)

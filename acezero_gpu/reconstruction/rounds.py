@@ -117,7 +117,12 @@ class Loop:
             )
         registered = found.registered(config)
         return ReconstructionState(
-            found.cam_from_world, found.inlier_count.float(), registered, camera, radial
+            found.cam_from_world,
+            found.inlier_count.float(),
+            registered,
+            camera,
+            radial,
+            held=torch.zeros_like(registered),
         )
 
     def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
@@ -130,23 +135,23 @@ class Loop:
     def step(
         self,
         round_: Round,
-        frames: Tensor,
+        mapped_state: ReconstructionState,
         mapped: MappingResult,
         scene_map: SceneMap,
         state: ReconstructionState,
         stop_reason: str | None,
     ) -> ReconstructionStep:
-        poses = torch.eye(3, 4, device=self.bank.device).repeat(len(self.bank), 1, 1)
-        confidence = torch.zeros(len(self.bank), device=self.bank.device)
-        rows = frames.to(self.bank.device)
-        poses[rows] = mapped.cam_from_world
-        confidence[rows] = torch.inf
+        """What the loop gives out: the poses that were mapped, and those that came of it."""
+        bank = self.bank
+        poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
+        poses[mapped_state.registered] = mapped.cam_from_world
+        confidence = torch.where(mapped_state.registered, torch.inf, 0.0)
         return ReconstructionStep(
             round_.index,
             round_.name,
             scene_map,
-            to_posed_views(self.bank, poses, confidence, mapped.camera),
-            to_posed_views(self.bank, state.cam_from_world, state.inlier_count, state.camera),
+            to_posed_views(bank, poses, confidence, mapped.camera),
+            to_posed_views(bank, state.cam_from_world, state.inlier_count, state.camera),
             int(state.registered.sum()),
             stop_reason,
             mapped.log,
@@ -181,13 +186,13 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
             generator=random_stream(loop.seed, "adjustment", index),
         )
     joint = refined.joint
-    state = _with_consistent_confidence(refined.state, loop)
+    state = with_consistent_confidence(refined.state, loop)
     if len(joint.points) == 0:
         loop.log("  adjustment: no tracks between the registered views")
         return state
     k1, k2 = joint.radial.tolist()
     loop.log(
-        f"  adjusted {int(refined.adjusted.sum())} of {len(refined.views)} views with {len(joint.points)} points "
+        f"  adjusted {int(refined.state.held.sum())} of {len(refined.views)} views with {len(joint.points)} points "
         f"in {len(joint.view_index)} observations, median error {float(joint.error_px.median()):.2f} px; "
         f"{refined.joined} joined, {refined.contradicted} contradicted; "
         f"focal {loop.bank.focal_original_px(joint.camera):.1f} px, radial {k1:.3f} {k2:.3f}"
@@ -195,7 +200,7 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
     return state
 
 
-def _with_consistent_confidence(state: ReconstructionState, loop: Loop) -> ReconstructionState:
+def with_consistent_confidence(state: ReconstructionState, loop: Loop) -> ReconstructionState:
     """Images that keypoints placed are given the least confidence of a registered image, and images that keypoints
     contradict less than that: readers of a pose file know the threshold, not our flags."""
     threshold = loop.config.registration.min_inlier_share * loop.bank.grid[0] * loop.bank.grid[1]

@@ -28,6 +28,7 @@ class _Start:
     """Posed views with some known depths: what a seed's map is trained on."""
 
     views: Int[Tensor, " v"]
+    """Image indices, ascending."""
     cam_from_world: Float[Tensor, "v 3 4"]
     camera: PinholeCamera
     radial: Float[Tensor, " 2"]
@@ -69,12 +70,13 @@ def _block_starts(loop: Loop, camera: PinholeCamera) -> list[_Start]:
 
 def _block_start(loop: Loop, block: SeedBlock) -> _Start:
     joint, bank = block.joint, loop.bank
+    order = block.views.argsort()
     return _Start(
-        block.views,
-        joint.cam_from_world,
+        block.views[order],
+        joint.cam_from_world[order],
         joint.camera,
         joint.radial,
-        depth_targets(joint, bank.height, bank.width, DEPTH_CELL_PX),
+        depth_targets(joint, bank.height, bank.width, DEPTH_CELL_PX)[order],
         f"{len(block.views)} views around image {int(block.views[0])}, {len(joint.points)} points, "
         f"focal {bank.focal_original_px(joint.camera):.1f} px",
     )
@@ -116,9 +118,12 @@ def _map_start(loop: Loop, start: _Start) -> tuple[ReconstructionStep, Reconstru
     )
     mapped = loop.map(round_, start.views, start.cam_from_world, start.camera, targets=start.depths)
     scene_map = loop.scene_map(mapped, start.radial)
-    state = _with_views(loop.register(scene_map, mapped.camera, start.radial, round_), start)
-    step = loop.step(round_, start.views, mapped, scene_map, state, None)
-    loop.log(f"seed of {start.description}: its map registers {step.registered} of {len(loop.bank)}")
+    by_map = loop.register(scene_map, mapped.camera, start.radial, round_)
+    state = _with_views(by_map, start)
+    mapped_state = _only_views(state, start)
+    step = loop.step(round_, mapped_state, mapped, scene_map, state, None)
+    registered = int(by_map.registered.sum())
+    loop.log(f"seed of {start.description}: its map registers {registered} of {len(loop.bank)}")
     return step, state, mapped.head
 
 
@@ -129,3 +134,9 @@ def _with_views(state: ReconstructionState, start: _Start) -> ReconstructionStat
     poses[start.views[missed]] = start.cam_from_world[missed]
     registered[start.views] = True
     return replace(state, cam_from_world=poses, registered=registered)
+
+
+def _only_views(state: ReconstructionState, start: _Start) -> ReconstructionState:
+    registered = torch.zeros_like(state.registered)
+    registered[start.views] = True
+    return replace(state, registered=registered)

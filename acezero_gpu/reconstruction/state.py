@@ -30,6 +30,8 @@ class ReconstructionState:
     """In pixels of the network image."""
     radial: Float[Tensor, " 2"]
     """``k1, k2`` of the shared lens."""
+    held: Bool[Tensor, " n"]
+    """Whose poses keypoint tracks hold: an adjustment has confirmed them, whatever the map says."""
 
     @property
     def share(self) -> float:
