@@ -41,7 +41,7 @@ __all__ = [
     "rotation_angle_deg",
     "se3_from_matrix",
     "transform_points",
-    "undistort_pixels",
     "triangulate",
     "triangulate_tracks",
+    "undistort_pixels",
 ]
