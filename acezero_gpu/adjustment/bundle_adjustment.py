@@ -22,6 +22,8 @@ SMALLEST_DAMPING = 1e-12
 """Damping never falls below this, so that a free scale stays damped."""
 LARGEST_DAMPING = 1e16
 """With more damping than this no step is expected to lower the cost."""
+FIRST_GROWTH = 2.0
+"""Factor on the damping after a refused step; it doubles with every further one."""
 EXACT_SHARE = 1e-20
 """A decrease below this share of the initial cost is rounding, however small the cost has become."""
 
@@ -41,7 +43,8 @@ def bundle_adjust(
     stays as it was.
 
     Computed in double precision, also for single-precision input (where the device has it). The cost never
-    rises: where no step helps, the input comes back with ``status`` saying so.
+    rises: where no step helps, the input comes back with ``status`` saying so. On CUDA sums are formed in no fixed
+    order, so that two runs agree to rounding only.
     Reference: Triggs et al., 2000; step control after Nielsen, Damping Parameter in Marquardt's Method, 1999.
     """
     objective = Objective(problem, config)
@@ -75,7 +78,7 @@ def _minimise(
         return estimate, (cost, cost), 0, AdjustmentStatus.EMPTY
     solver = _solver(graph, config)
     normal = objective.linearise(estimate)
-    damping, growth = config.initial_damping, 2.0
+    damping, growth = config.initial_damping, FIRST_GROWTH
     status, tried = AdjustmentStatus.ITERATION_LIMIT, 0
     while tried < config.max_iterations:
         tried += 1
@@ -84,7 +87,8 @@ def _minimise(
         new_cost = objective.cost(candidate, objective.predict(candidate))
         new_cost, expected, solved = torch.stack([new_cost, step.predicted_decrease, step.solved]).tolist()
         if solved and expected <= config.step_tolerance * cost + EXACT_SHARE * first_cost:
-            status = AdjustmentStatus.CONVERGED
+            # After a refused step it is the damping, not the minimum, that leaves nothing to expect.
+            status = AdjustmentStatus.CONVERGED if growth == FIRST_GROWTH else AdjustmentStatus.STALLED
             break
         if solved and new_cost < cost:
             gain = (cost - new_cost) / expected
@@ -94,7 +98,7 @@ def _minimise(
                 status = AdjustmentStatus.CONVERGED
                 break
             damping = max(damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), SMALLEST_DAMPING)
-            growth = 2.0
+            growth = FIRST_GROWTH
             normal = objective.linearise(estimate)
         else:
             damping, growth = damping * growth, 2.0 * growth

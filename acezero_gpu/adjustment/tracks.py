@@ -66,6 +66,7 @@ def build_tracks(
     not count. Tracks with fewer than ``min_length`` observations are left out.
     """
     apart = view_a != view_b
+    view_a, view_b = view_a.long(), view_b.long()
     ends = torch.cat(
         [(view_a * keypoints_per_view + keypoint_a)[apart], (view_b * keypoints_per_view + keypoint_b)[apart]]
     )
