@@ -15,6 +15,7 @@ from rich.table import Table
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import as_input_error
 from acezero_gpu.cli.output import say, show
+from acezero_gpu.cli.run import REGISTERED_FROM
 from acezero_gpu.data import PosedViews
 from acezero_gpu.data.image_set import files_of
 from acezero_gpu.evaluation import (
@@ -43,16 +44,25 @@ def evaluate(
     no_scale: opt.NoScale = False,
     threshold: opt.Threshold = None,
     truth_focal_px: opt.TruthFocalPx = None,
-    min_confidence: opt.MinConfidence = 1.0,
+    min_confidence: opt.MinConfidence = None,
     json_: opt.Json = False,
 ) -> None:
     """Errors of estimated poses against true ones, after one similarity alignment."""
-    config = evaluation_config(threshold, min_confidence=min_confidence, with_scale=not no_scale)
+    enough = _confidence_of_run(Path(poses)) if min_confidence is None else min_confidence
+    config = evaluation_config(threshold, min_confidence=enough, with_scale=not no_scale)
     judged = judge(read_pose_file(poses), truth, config, truth_focal_px, aligned=not no_align)
     if json_:
         say(json.dumps(judged.figures(), ensure_ascii=False))
     else:
         show(judged.table())
+
+
+def _confidence_of_run(poses: Path) -> float:
+    """From which confidence the run that wrote the file calls an image registered; 1 if it does not say."""
+    try:
+        return float(json.loads((poses.parent / "summary.json").read_text())[REGISTERED_FROM])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1.0
 
 
 def evaluation_config(

@@ -125,7 +125,7 @@ def _train(
         schedule=loop.final_schedule,
         calibration=replace(loop.training.calibration, refine=not loop.fix_focal),
     ).scaled(bank.pixel_scale)
-    table = FrameTable(frames.to(bank.device), cam_from_world, camera, None, (bank.height, bank.width))
+    table = FrameTable(frames.to(bank.device), cam_from_world, camera)
 
     def report(entry: TrainingProgress) -> None:
         run.log.line(

@@ -188,7 +188,12 @@ Threshold = Annotated[
     ),
 ]
 MinConfidence = Annotated[
-    float,
-    typer.Option("--min-confidence", min=0.0, help="An image with less confidence counts as failed."),
+    float | None,
+    typer.Option(
+        "--min-confidence",
+        min=0.0,
+        help="An image with less confidence counts as failed.",
+        show_default="what summary.json beside POSES calls registered, else 1",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON, and nothing else.")]

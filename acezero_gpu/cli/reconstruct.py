@@ -1,9 +1,7 @@
 """``acezero reconstruct``: from photographs to poses, focal length and a map."""
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,10 +9,10 @@ from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
-from acezero_gpu.cli.run import Run
+from acezero_gpu.cli.run import REGISTERED_FROM, Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
-from acezero_gpu.data import DepthSource, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import write_points, write_pose_file
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
@@ -90,13 +88,14 @@ def reconstruct_folder(
     if settings.config.loop.fix_focal and focal_px is None:
         raise InputError("--fix-focal: say with --focal-px at which value.")
     image_set = resolve_images(images)
-    source = None if depth is None else find_depth_files(depth, image_set.names)
+    _depth_files(depth, image_set)  # wrong files are told before the folder is made
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--depth", depth] if depth else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
     bank = run.load_bank(image_set, keypoints=True)
-    step, stop_reason = _run_loop(run, bank, _starting_camera(bank, focal_px), _matching(source, bank, depth))
+    maps = _depth_files(depth, bank.images.image_set)
+    step, stop_reason = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
     return _finish(run, bank, step, stop_reason)
 
 
@@ -107,24 +106,20 @@ def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
     return bank.camera(float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0]))
 
 
-def _matching(source: DepthSource | None, bank: ImageBank, depth: str | None) -> DepthSource | None:
-    """Depth maps by the images that could be decoded, which may be fewer than were found."""
-    if source is None or depth is None:
-        return None
-    if "depth" not in inspect.signature(run_loop).parameters:
-        raise InputError("--depth: this version starts from image pairs alone; leave the flag out.")
-    return find_depth_files(depth, bank.images.image_set.names)
+def _depth_files(depth: str | None, image_set: ImageSet) -> DepthFiles | None:
+    return None if depth is None else find_depth_files(depth, image_set.names)
 
 
 def _run_loop(
-    run: Run, bank: ImageBank, camera: PinholeCamera, depth: DepthSource | None
+    run: Run, bank: ImageBank, camera: PinholeCamera, depth: DepthFiles | None
 ) -> tuple[ReconstructionStep, str | None]:
     """All rounds; the last one, and why no further round was made before it."""
     config = run.settings.config
-    extra: dict[str, Any] = {} if depth is None else {"depth": depth}
     reason: str | None = None
     step: ReconstructionStep | None = None
-    rounds = run_loop(bank, camera, config.loop, seed=config.seed, timer=run.timer, log=run.log.line, **extra)
+    rounds = run_loop(
+        bank, camera, config.loop, depth=depth, seed=config.seed, timer=run.timer, log=run.log.line
+    )
     for step in rounds:
         write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
         write_pose_file(run.folder.poses(step.index), step.views)
@@ -165,7 +160,8 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, stop_reason: st
         "focal_px": round(focal_px, 3),
         "iterations": step.index,
         "stop_reason": stop_reason,
-        "registered_means_confidence_from": round(min_confidence, 3),
+        REGISTERED_FROM: round(min_confidence, 3),
+        "radial": [round(value, 6) for value in step.scene_map.radial],
         "points": len(cloud.points),
     }
     run.write_summary(bank.images.image_set, figures)

@@ -17,6 +17,8 @@ from acezero_gpu.network import make_encoder
 from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.runtime import InputError, StageTimer, describe_device
 
+REGISTERED_FROM = "registered_means_confidence_from"
+"""Key of ``summary.json``: an image with less confidence is not registered."""
 FURTHER_FILES = ("map.safetensors", "poses.txt", "point_cloud.ply")
 """Results that ``RunFolder`` does not know by name."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TextIO
+from typing import Literal, TextIO
 
 import torch
 from rich.console import Console
@@ -46,7 +46,7 @@ class RunLog:
         self._handler = _Forward(self)
         self._progress: Progress | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         PACKAGE_LOGGER.addHandler(self._handler)
         if self._console.is_terminal and self.shown != "quiet":
             self._progress = Progress(

@@ -1,0 +1,53 @@
+"""The commands and their flags are a promise: a change here is a change for every script that calls them."""
+
+import pytest
+import typer
+
+from acezero_gpu.cli import app
+
+SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
+TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+FLAGS = {
+    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint"})],
+    "map": [
+        "images",
+        "out",
+        *sorted(TRAINED | {"--poses", "--allow-missing", "--pose-refinement", "--pose-refinement-wait"}),
+    ],
+    "register": [
+        "images",
+        "map_file",
+        "out",
+        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px"}),
+    ],
+    "evaluate": [
+        "poses",
+        "truth",
+        *sorted(
+            {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
+        ),
+    ],
+    "demo": ["out", *sorted(SHARED)],
+}
+
+
+def flags_of(name: str) -> list[str]:
+    command = typer.main.get_command(app).commands[name]
+    names = [option for parameter in command.params for option in parameter.opts]
+    arguments = [option for option in names if not option.startswith("-")]
+    return [*arguments, *sorted(option for option in names if option.startswith("-"))]
+
+
+def test_the_commands() -> None:
+    assert list(typer.main.get_command(app).commands) == list(FLAGS)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_the_flags(name: str) -> None:
+    assert [flag for flag in flags_of(name) if flag != "--help"] == FLAGS[name]
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_flag_is_explained(name: str) -> None:
+    parameters = typer.main.get_command(app).commands[name].params
+    assert [parameter.name for parameter in parameters if not parameter.help] == []

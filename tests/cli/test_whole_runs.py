@@ -1,0 +1,176 @@
+"""Pictures in, files out: one small room through every command."""
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from cli_calls import Call
+from PIL import Image
+
+from acezero_gpu.cli import main
+from acezero_gpu.config import load_config, preset
+from acezero_gpu.data.synthetic import write_dataset
+from acezero_gpu.io import read_pose_file
+from acezero_gpu.network import SceneMap
+
+IMAGES, WIDTH, HEIGHT, TRUE_FOCAL_PX = 5, 240, 180, 192.0
+TINY = [
+    "bank.shortest_side_px=120",
+    "bank.keypoint_side_px=180",
+    "bank.buffer.max_passes=1",
+    "loop.training.head.width=64",
+    "loop.training.batch_size=1024",
+    "loop.seed_schedule.iterations=300",
+    "loop.seed_schedule.cooldown_iterations=100",
+    "loop.seed_schedule.lr_max=0.01",
+    "loop.growth_schedule.iterations=50",
+    "loop.final_schedule.iterations=450",
+    "loop.final_schedule.lr_max=0.01",
+    "loop.seeds.mapped_tries=1",
+    "loop.seeds.tries=1",
+    "loop.seeds.growth_candidates=3",
+]
+FLAGS = ["--device", "cpu", *(part for setting in TINY for part in ("--set", setting))]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The pictures with their truth, and what one run made of them."""
+
+    data: Path
+    out: Path
+    code: int
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    data = tmp_path_factory.mktemp("room")
+    write_dataset(data, IMAGES, WIDTH, HEIGHT, texels_per_m=110)
+    out = data / "run"
+    return Made(data, out, main(["reconstruct", str(data / "images"), str(out), "--verbose", *FLAGS]))
+
+
+def test_the_reconstruction_is_right(made: Made, call: Call) -> None:
+    assert made.code == 0
+    found = call(
+        "evaluate",
+        made.out / "poses_final.txt",
+        made.data / "poses",
+        "--json",
+        "--threshold",
+        "2cm/2deg",
+        "--truth-focal-px",
+        TRUE_FOCAL_PX,
+    )
+    figures = json.loads(found.out)
+    assert figures["registered"] >= 4
+    assert figures["median_translation"] < 0.02
+    assert figures["median_rotation_deg"] < 1.0
+    assert figures["accuracy"]["2cm_2deg"] >= 0.8
+    assert figures["median_focal_ratio"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_folder_holds_what_was_promised(made: Made) -> None:
+    summary = json.loads((made.out / "summary.json").read_text())
+    last = summary["iterations"]
+    rounds = {f"poses_{i}.txt" for i in range(last + 1)}
+    rounds |= {f"poses_{i}_preliminary.txt" for i in range(last + 1)}
+    rounds |= {f"map_{i}.safetensors" for i in range(last + 1)}
+    others = {"log.txt", "config.toml", "summary.json", "reconstruction.png", "point_cloud.ply"}
+    assert {path.name for path in made.out.iterdir()} == rounds | others | {"poses_final.txt"}
+    assert (made.out / "poses_final.txt").read_text() == (made.out / f"poses_{last}.txt").read_text()
+    assert summary["images"] == IMAGES
+    assert summary["skipped"] == []
+    assert summary["preset"] == "fast"
+    assert set(summary["versions"]) == {"python", "torch", "kornia", "pypose", "acezero_gpu"}
+    assert summary["versions"]["torch"] == torch.__version__
+    assert {"loading", "seeds", "mapping", "registration"} <= set(summary["seconds"])
+    assert sum(summary["seconds"].values()) <= summary["total_s"]
+    views = read_pose_file(made.out / "poses_final.txt")
+    enough = views.registered(summary["registered_means_confidence_from"])
+    assert int(enough.sum()) == summary["registered"]
+    assert summary["focal_px"] == pytest.approx(float(views.focal_px[0]), abs=1e-3)
+
+
+def test_the_settings_are_those_that_were_asked_for(made: Made) -> None:
+    config = load_config(made.out / "config.toml", preset("quality"))
+    assert config.loop.final_schedule.lr_max == 0.01
+    assert config.bank.shortest_side_px == 120
+    assert config.loop.training.head.blocks == preset("fast").loop.training.head.blocks
+    assert tomllib.loads((made.out / "config.toml").read_text())["seed"] == config.seed
+
+
+def test_the_log_has_every_line_with_its_time(made: Made) -> None:
+    lines = (made.out / "log.txt").read_text().splitlines()
+    seconds = [float(line.split(" s ", 1)[0]) for line in lines]
+    assert seconds == sorted(seconds)
+    assert any("seed at image" in line for line in lines)
+    assert f"→ {made.out / 'poses_final.txt'}" in lines[-1]
+
+
+def test_the_points_lie_in_the_pictures(made: Made) -> None:
+    """The picture is a picture, and the cloud holds points of the images' own colours."""
+    with Image.open(made.out / "reconstruction.png") as image:
+        assert image.size[0] > 500
+    header, body = (made.out / "point_cloud.ply").read_bytes().split(b"end_header\n", 1)
+    count = int(header.split(b"element vertex ")[1].split(b"\n")[0])
+    assert count == json.loads((made.out / "summary.json").read_text())["points"]
+    assert count > 100
+    assert len(body) == 15 * count
+
+
+def test_registering_the_same_pictures_gives_the_same_poses(made: Made, call: Call, tmp_path: Path) -> None:
+    """The focal length comes from the map, the resolution too, in spite of the preset's other one."""
+    last = json.loads((made.out / "summary.json").read_text())["iterations"]
+    out = tmp_path / "again"
+    said = call(
+        "register", made.data / "images", made.out / f"map_{last}.safetensors", out, "--device", "cpu"
+    )
+    assert said.code == 0, said.err
+    assert said.out.startswith("registered ")
+    assert said.out.splitlines()[-1].endswith(f"→ {out / 'poses.txt'}")
+    assert sorted(p.name for p in out.iterdir()) == ["config.toml", "log.txt", "poses.txt", "summary.json"]
+    figures = json.loads(
+        call("evaluate", out / "poses.txt", made.data / "poses", "--json", "--threshold", "5cm/3deg").out
+    )
+    assert figures["accuracy"]["5cm_3deg"] >= 0.6
+    assert json.loads((out / "summary.json").read_text())["focal_px"] == pytest.approx(
+        TRUE_FOCAL_PX, rel=0.05
+    )
+
+
+def test_a_map_from_given_poses_keeps_them(made: Made, call: Call, tmp_path: Path) -> None:
+    """Poses that may not move come out as they went in; an image without a pose is left out when allowed."""
+    (tmp_path / "poses").mkdir()
+    for path in sorted((made.data / "poses").iterdir())[1:]:
+        (tmp_path / "poses" / path.name).write_text(path.read_text())
+    out = tmp_path / "mapped"
+    flags = ["--allow-missing", "--fix-focal", "--focal-px", TRUE_FOCAL_PX, *FLAGS]
+    flags += ["--set", "loop.final_schedule.iterations=10"]
+    said = call("map", made.data / "images", out, "--poses", tmp_path / "poses", *flags)
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"mapped 4 of {IMAGES} images")
+    files = ["config.toml", "log.txt", "map.safetensors", "poses_mapped.txt", "summary.json"]
+    assert sorted(path.name for path in out.iterdir()) == files
+    views = read_pose_file(out / "poses_mapped.txt")
+    assert views.confidence.tolist() == [0.0, *[torch.inf] * 4]
+    assert views.focal_px.tolist() == pytest.approx([TRUE_FOCAL_PX] * IMAGES, rel=1e-5)
+    figures = json.loads(
+        call("evaluate", out / "poses_mapped.txt", made.data / "poses", "--no-align", "--json").out
+    )
+    assert figures["registered"] == 4
+    assert figures["median_translation_registered"] < 1e-5
+    assert SceneMap.load(out / "map.safetensors").shortest_side_px == 120
+
+
+@pytest.mark.slow
+def test_the_demonstration(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    said = call("demo", out)
+    assert said.code == 0, said.err
+    assert "within 10cm and 5deg" in said.out
+    assert str(out / "reconstruction.png") in said.out
+    assert json.loads((out / "summary.json").read_text())["registered"] >= 36
