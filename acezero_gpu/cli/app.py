@@ -10,6 +10,7 @@ from acezero_gpu.cli.demo import demo
 from acezero_gpu.cli.evaluate import evaluate
 from acezero_gpu.cli.failure import sentence_and_code
 from acezero_gpu.cli.map import map_
+from acezero_gpu.cli.output import say
 from acezero_gpu.cli.reconstruct import reconstruct
 from acezero_gpu.cli.register import register
 from acezero_gpu.cli.versions import package_version
@@ -28,10 +29,11 @@ app.command("evaluate")(evaluate)
 app.command("demo")(demo)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
-        typer.echo(f"acezero {package_version()}")
+        say(f"acezero {package_version()}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
