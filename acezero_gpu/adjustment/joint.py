@@ -11,6 +11,9 @@ from acezero_gpu.adjustment.match_graph import PairMatches, epipolar_distance_px
 from acezero_gpu.adjustment.tracks import Tracks, build_tracks
 from acezero_gpu.geometry import PinholeCamera, reproject, triangulate_tracks, undistort_pixels
 
+QUICK_ITERATIONS = 8
+"""Most steps of an adjustment that only has to be good enough for more views to join."""
+
 
 @dataclass(frozen=True, slots=True)
 class JointConfig:
@@ -26,8 +29,15 @@ class JointConfig:
     rounds: int = 3
     """Times that tracks are made, triangulated and adjusted."""
     bundle: BundleAdjustmentConfig = field(
-        default_factory=lambda: BundleAdjustmentConfig(loss="cauchy", max_iterations=30, refine_focal=True)
+        default_factory=lambda: BundleAdjustmentConfig(
+            loss="cauchy", max_iterations=30, cost_tolerance=1e-5, refine_focal=True
+        )
     )
+
+    def quick(self) -> "JointConfig":
+        """The same with fewer rounds and steps, for an estimate that will be adjusted again anyway."""
+        bundle = replace(self.bundle, max_iterations=QUICK_ITERATIONS, cost_tolerance=1e-3)
+        return replace(self, rounds=min(2, self.rounds), bundle=bundle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,25 +74,25 @@ def adjust_registered(
     """Bundle adjustment of the registered images, and of those that their keypoints add to them.
 
     An image that has many matches with its partners but hardly any that fit its pose is contradicted: it loses its
-    registration. Every unregistered image is then tried by resection against the adjusted points; if any joins,
-    all are adjusted once more.
+    registration. Every unregistered image is then tried by resection against the adjusted points; as long as
+    enough of them join, this is repeated with quick adjustments, and a thorough one ends it.
     """
-    before = state
-    refined = _adjust_once(bank, matches, state, config, refine_focal)
-    state = refined.state
+    joint = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
+    refined = _adjust_once(bank, matches, state, config, joint.quick())
     for _ in range(config.joining_rounds):
         joined = _joined(bank, matches, refined, config, generator)
         if joined is None:
             break
         gain = int(joined.registered.sum()) - int(refined.state.registered.sum())
-        refined = _adjust_once(bank, matches, joined, config, refine_focal)
+        refined = _adjust_once(bank, matches, joined, config, joint.quick())
         if gain < config.joining_gain * len(bank):
             break
+    refined = _adjust_once(bank, matches, refined.state, config, joint)
     registered = refined.state.registered
     return replace(
         refined,
-        joined=int((registered & ~before.registered).sum()),
-        contradicted=int((before.registered & ~registered).sum()),
+        joined=int((registered & ~state.registered).sum()),
+        contradicted=int((state.registered & ~registered).sum()),
     )
 
 
@@ -101,18 +101,18 @@ def _adjust_once(
     matches: MatchStore,
     state: ReconstructionState,
     config: JointRefinementConfig,
-    refine_focal: bool,
+    joint_config: JointConfig,
 ) -> JointRefinement:
     views = state.registered.nonzero()[:, 0]
     graph = matches.between(partner_pairs(bank, state.registered, config.partners), views)
-    radial = refine_focal and config.refine_radial and len(views) >= config.radial_views
-    bundle = replace(config.joint.bundle, refine_focal=refine_focal, refine_radial=radial)
+    bundle = joint_config.bundle
+    radial = bundle.refine_focal and config.refine_radial and len(views) >= config.radial_views
     joint = adjust_views(
         graph,
         bank.keypoints(views).pixels[views],
         state.cam_from_world[views],
         state.camera,
-        replace(config.joint, bundle=bundle),
+        replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
         pixel_scale=bank.pixel_scale,
         radial=state.radial,
     )

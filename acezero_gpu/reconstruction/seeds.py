@@ -120,7 +120,7 @@ def _best_pair(
     views = pairs[best].to(bank.device)
     pose = matrix_from_se3(found.b_from_a)[best]
     poses = torch.stack([torch.eye(3, 4, device=bank.device, dtype=pose.dtype), pose])
-    block = _adjusted(bank, matches, SeedBlock(views, _start(poses, camera)), config)
+    block = _adjusted(bank, matches, SeedBlock(views, _start(poses, camera)), config.joint)
     return block if len(block.joint.points) >= config.min_inliers else None
 
 
@@ -174,12 +174,14 @@ def grow_block(
         image, pose = found
         views = torch.cat([block.views, torch.tensor([image], device=bank.device)])
         poses = torch.cat([block.joint.cam_from_world, pose[None]])
-        grown = _adjusted(bank, matches, SeedBlock(views, replace(block.joint, cam_from_world=poses)), config)
+        grown = _adjusted(
+            bank, matches, SeedBlock(views, replace(block.joint, cam_from_world=poses)), config.joint.quick()
+        )
         if int(grown.joint.observations_per_view[-1]) < config.min_inliers or grown.score < block.score:
             rejected.add(image)
             continue
         block = grown
-    return _rescaled(block, config.median_depth)
+    return _rescaled(_adjusted(bank, matches, block, config.joint), config.median_depth)
 
 
 def _candidates(bank: ImageBank, block: SeedBlock, config: SeedConfig, rejected: set[int]) -> list[int]:
@@ -218,7 +220,7 @@ def _resect(
     return candidates[best], found.cam_from_world[best]
 
 
-def _adjusted(bank: ImageBank, matches: MatchStore, block: SeedBlock, config: SeedConfig) -> SeedBlock:
+def _adjusted(bank: ImageBank, matches: MatchStore, block: SeedBlock, config: JointConfig) -> SeedBlock:
     graph = matches.between(all_pairs(block.views), block.views)
     pixels = bank.keypoints(block.views).pixels[block.views]
     joint = adjust_views(
@@ -226,7 +228,7 @@ def _adjusted(bank: ImageBank, matches: MatchStore, block: SeedBlock, config: Se
         pixels,
         block.joint.cam_from_world,
         block.joint.camera,
-        config.joint,
+        config,
         pixel_scale=bank.pixel_scale,
     )
     return SeedBlock(block.views, joint)
