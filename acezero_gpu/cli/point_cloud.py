@@ -38,7 +38,7 @@ def map_points(
     rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_IMAGES]].sort().values
     points = [torch.zeros(0, 3)]
     colours = [torch.zeros(0, 3, dtype=torch.uint8)]
-    for part in rows.split(_BATCH):
+    for part in rows.split(_BATCH) if len(rows) else ():  # an empty tensor splits into one empty part
         found = _points_of(bank, scene_map, views, part)
         points.append(found.points)
         colours.append(found.colours)

@@ -59,7 +59,7 @@ def register_folder(
     run = run.with_bank_settings(shortest_side_px=scene_map.shortest_side_px, feature_cache_bytes=0)
     bank = run.load_bank(image_set, keypoints=False, minimum=1)
     image_set = bank.images.image_set
-    focal = scene_map.focal_px(min(image_set.width, image_set.height)) if focal_px is None else focal_px
+    focal = focal_px or scene_map.focal_px(float(min(image_set.width, image_set.height)))
     config = settings.config.loop.registration
     with run.timer.stage("registration"):
         found = register_images(
