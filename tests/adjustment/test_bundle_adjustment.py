@@ -245,10 +245,28 @@ def test_observations_without_weight_have_no_influence(generator):
 
 def test_a_strong_prior_holds_the_focal_length(generator):
     problem = disturbed(make_scene(generator, noise_px=0.5), generator, focal_factor=1.2)
-    free = bundle_adjust(problem, replace(EVERYTHING, focal_prior_weight=0.0))
+    free = bundle_adjust(problem, EVERYTHING)
     held = bundle_adjust(problem, replace(EVERYTHING, focal_prior_weight=1e9))
+    fixed = bundle_adjust(problem, replace(EVERYTHING, refine_focal=False))
     assert float(free.camera.focal_px[0]) == pytest.approx(500.0, rel=0.05)
     assert float(held.camera.focal_px[0]) == pytest.approx(600.0, rel=1e-3)
+    assert held.cost_final == pytest.approx(fixed.cost_final, rel=1e-3)
+
+
+def test_a_prior_is_weighed_against_the_observations(generator):
+    """At the focal length found, the cost of the rest plus the documented prior is least."""
+    weight = 1e4
+    problem = disturbed(make_scene(generator, noise_px=0.5), generator, focal_factor=1.2)
+    config = replace(EVERYTHING, refine_radial=False)
+    found = float(bundle_adjust(problem, replace(config, focal_prior_weight=weight)).camera.focal_px[0])
+
+    def total(focal: float) -> float:
+        camera = replace(problem.camera, focal_px=torch.full((2,), focal, dtype=torch.float64))
+        rest = bundle_adjust(replace(problem, camera=camera), replace(config, refine_focal=False)).cost_final
+        return rest + 0.5 * weight * np.log(focal / 600.0) ** 2
+
+    assert 510 < found < 590
+    assert total(found) < min(total(0.995 * found), total(1.005 * found))
 
 
 def test_nothing_to_adjust(device):
