@@ -1,0 +1,204 @@
+"""Mapping rounds on a world with exact truth: maps, poses and focal length that get better, and what stays."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from reference.analytic_world import World, make_world
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.mapping import (
+    CalibrationConfig,
+    FrameTable,
+    LossConfig,
+    MappingResult,
+    PoseRefinementConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    train_map,
+)
+from acezero_gpu.network import HeadConfig
+
+CONFIG = TrainingConfig(
+    head=HeadConfig(width=48, blocks=0),
+    schedule=ScheduleConfig(iterations=400, lr_max=0.006, warmup_iterations=20, cooldown_iterations=200),
+    poses=PoseRefinementConfig(name="none"),
+    calibration=CalibrationConfig(refine=False),
+    batch_size=512,
+    mixed_precision=False,
+    report_every=40,
+)
+
+
+@pytest.fixture(scope="module")
+def worlds() -> World:
+    return make_world()
+
+
+@pytest.fixture
+def world(worlds: World, device: torch.device) -> World:
+    return worlds.to(device)
+
+
+def train(
+    world: World,
+    config: TrainingConfig = CONFIG,
+    *,
+    poses: Tensor | None = None,
+    focal_factor: float = 1.0,
+    frames: list[int] | None = None,
+    seed: int = 0,
+    table_changes: dict | None = None,
+    **arguments: object,
+) -> MappingResult:
+    """A round from these poses and this share of the true focal length; heads start alike."""
+    torch.manual_seed(seed)
+    rows = torch.arange(len(world)) if frames is None else torch.tensor(frames)
+    poses = world.cam_from_world if poses is None else poses
+    camera = PinholeCamera(world.camera.focal_px * focal_factor, world.camera.principal_point_px)
+    table = FrameTable(rows.to(world.points.device), poses[rows], camera)
+    table = replace(table, **(table_changes or {}))
+    buffer = arguments.pop("buffer", None) or world.buffer()
+    generator = torch.Generator(device=world.points.device).manual_seed(seed)
+    return train_map(buffer, table, config, generator=generator, **arguments)
+
+
+def map_error(world: World, result: MappingResult) -> float:
+    """Median distance of mapped points from the true ones."""
+    return float((result.head(world.features) - world.points).norm(dim=-1).median())
+
+
+def with_poses(name: str, **changes: object) -> TrainingConfig:
+    return replace(CONFIG, poses=PoseRefinementConfig(name=name, **changes))
+
+
+def test_a_round_learns_the_world(world):
+    result = train(world)
+    assert result.log[0].inlier_share < 0.3
+    assert result.inlier_share > 0.9
+    assert result.log[-1].loss < 0.2 * result.log[0].loss
+    assert map_error(world, result) < 0.05
+    assert torch.equal(result.cam_from_world, world.cam_from_world)
+    assert torch.equal(result.camera.focal_px, world.camera.focal_px)
+    assert not any(parameter.requires_grad for parameter in result.head.parameters())
+
+
+def test_the_same_seed_gives_the_same_map(world):
+    short = replace(CONFIG, schedule=replace(CONFIG.schedule, iterations=30, cooldown_iterations=5))
+    first, again, other = (train(world, short, seed=seed) for seed in (3, 3, 4))
+    states = [result.head.state_dict() for result in (first, again, other)]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], atol=1e-6, rtol=1e-5)
+    assert (states[0]["output.weight"] - states[2]["output.weight"]).abs().max() > 1e-3
+
+
+def test_a_round_goes_on_from_a_given_head_and_leaves_it_as_it_was(world):
+    short = replace(CONFIG, schedule=ScheduleConfig(name="constant", iterations=40, lr_max=0.0005))
+    first = train(world)
+    before = {name: value.clone() for name, value in first.head.state_dict().items()}
+    warm, fresh = train(world, short, initial_head=first.head), train(world, short)
+    assert warm.log[0].loss < 0.3 * fresh.log[0].loss
+    assert warm.inlier_share > 0.9
+    assert all(torch.equal(value, before[name]) for name, value in first.head.state_dict().items())
+
+
+@pytest.mark.parametrize("name, lr", [("naive", 0.01), ("mlp", 0.002)])
+def test_disturbed_poses_come_closer_to_the_truth(world, generator, name, lr):
+    start = world.disturbed_poses(generator)
+    config = replace(with_poses(name, lr=lr), schedule=replace(CONFIG.schedule, iterations=600))
+    result = train(world, config, poses=start)
+    before, after = world.pose_errors(start), world.pose_errors(result.cam_from_world)
+    assert after[0] < 0.2 * before[0]
+    assert after[1] < 0.6 * before[1]
+    assert result.inlier_share > 0.9
+
+
+@pytest.mark.parametrize("name", ["naive", "mlp"])
+def test_poses_stay_while_they_wait(world, generator, name):
+    start = world.disturbed_poses(generator)
+    short = ScheduleConfig(name="constant", iterations=20)
+    config = replace(with_poses(name, wait=20), schedule=short)
+    torch.testing.assert_close(train(world, config, poses=start).cam_from_world, start, atol=2e-6, rtol=0)
+    moving = replace(config, poses=replace(config.poses, wait=15))
+    assert (train(world, moving, poses=start).cam_from_world - start).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_a_wrong_focal_length_moves_towards_the_truth(world, factor):
+    config = replace(CONFIG, calibration=CalibrationConfig(refine=True, lr=0.002))
+    result = train(world, config, focal_factor=factor)
+    ratio = float(result.camera.focal_px[0] / world.camera.focal_px[0])
+    assert abs(ratio - 1) < 0.3 * abs(factor - 1)
+    assert result.log[-1].focal_px == pytest.approx(float(result.camera.focal_px[0]), rel=1e-3)
+    assert torch.equal(result.camera.principal_point_px, world.camera.principal_point_px)
+    assert torch.equal(train(world, focal_factor=factor).camera.focal_px, factor * world.camera.focal_px)
+
+
+def test_a_distorting_lens_is_taken_into_account(world):
+    radial = torch.tensor([-0.3, 0.05], device=world.points.device)
+    buffer = world.buffer()
+    plane = world.camera.normalised(buffer.pixels)
+    r2 = plane.square().sum(-1, keepdim=True)
+    plane = plane * (1 + radial[0] * r2 + radial[1] * r2**2)
+    buffer.pixels = plane * world.camera.focal_px + world.camera.principal_point_px
+    told = train(world, buffer=buffer, table_changes={"radial": radial})
+    untold = train(world, buffer=buffer)
+    assert map_error(world, told) < 0.05
+    assert map_error(world, told) < 0.6 * map_error(world, untold)
+
+
+def test_known_depths_tell_how_far_a_single_view_sees(world):
+    """One view says nothing about depth; a coarse grid of depths does."""
+    depth = world.cam_from_world[0, 2, :3] @ world.points.T + world.cam_from_world[0, 2, 3]
+    u, v = (world.pixels()[0] / 4).long().unbind(-1)
+    inside = (u >= 0) & (u < 160) & (v >= 0) & (v < 120)
+    grid = torch.zeros(1, 120, 160, device=world.points.device)
+    grid[0, v[inside], u[inside]] = depth[inside]
+    told = train(world, frames=[0], table_changes={"depth_targets": grid, "image_size": (480, 640)})
+    untold = train(world, frames=[0])
+    assert map_error(world, told) < 0.35
+    assert map_error(world, told) < 0.3 * map_error(world, untold)
+
+
+def test_only_the_frames_of_the_table_take_part(world):
+    """Patches of other images may not even be there yet."""
+    buffer = world.buffer()
+    others = [row for row in range(len(world)) if row not in (2, 5, 9)]
+    buffer.features[others] = math.nan
+    buffer.pixels[others] = math.nan
+    result = train(world, buffer=buffer, frames=[9, 2, 5])
+    assert result.inlier_share > 0.4
+    assert map_error(world, result) < 0.5
+
+
+def test_a_good_map_ends_the_round_early(world):
+    config = replace(
+        CONFIG,
+        schedule=replace(CONFIG.schedule, iterations=2000, cooldown_iterations=50, cooldown_inlier_share=0.6),
+    )
+    heard = []
+    result = train(world, config, progress=heard.append)
+    assert result.iterations < 600
+    assert result.iterations == result.log[-1].iteration == result.log[-1].total_iterations
+    assert tuple(heard) == result.log
+    started = next(entry for entry in result.log if entry.total_iterations < 2000)
+    assert started.inlier_share > 0.6
+    assert started.total_iterations == started.iteration + 50
+
+
+def test_numbers_that_are_no_numbers_stop_the_round(world):
+    buffer = world.buffer()
+    buffer.features[3] = math.nan
+    config = replace(CONFIG, report_every=10)
+    with pytest.raises(FloatingPointError, match="not finite after 10 steps"):
+        train(world, config, buffer=buffer)
+
+
+def test_pixels_in_a_configuration_scale_with_the_resolution():
+    config = TrainingConfig(loss=LossConfig(soft_clamp_px=50.0, hard_clamp_px=1000.0), inlier_px=10.0).scaled(
+        0.25
+    )
+    assert (config.inlier_px, config.loss.soft_clamp_px, config.loss.hard_clamp_px) == (2.5, 12.5, 250)
+    assert config.loss.min_depth == LossConfig().min_depth
