@@ -5,8 +5,6 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import acezero_gpu
-
 
 def package_version() -> str:
     """The installed version, or ``unknown`` when the package runs from a bare folder."""
@@ -21,7 +19,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the checkout that the package runs from, None elsewhere."""
-    root = Path(acezero_gpu.__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
