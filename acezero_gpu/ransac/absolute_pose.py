@@ -64,6 +64,13 @@ class RansacConfig:
     max_chunk_bytes: int = 1 << 29
     """Images are worked on in chunks whose temporary memory stays below about this."""
 
+    def __post_init__(self) -> None:
+        for name in ("hypotheses", "attempts", "prescore_keep", "local_candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"RansacConfig.{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.max_error_px > 0:
+            raise ValueError(f"RansacConfig.max_error_px must be positive, got {self.max_error_px}.")
+
     @classmethod
     def fast(cls) -> "RansacConfig":
         """32 hypotheses of up to 16 attempts, as ACE0 does it: reliable down to about 40 % inliers."""
@@ -134,7 +141,7 @@ def estimate_absolute_pose(
     Reference: Brachmann and Rother, DSAC*, TPAMI 2021; ACE0, ECCV 2024. Differs from ACE0 as its parts state:
     samples without repeated points, a fixed number of attempts, points must lie in front of the camera.
     """
-    # Shapes are checked by hand: a user who errs gets a ValueError with or without shape checking switched on.
+    # Shapes are checked by hand: who errs gets a ValueError, with or without shape checking switched on.
     config = config or RansacConfig()
     points, pixels, focal, principal, mask = checked_inputs(points, pixels, camera, mask)
     generator = generator or random_stream(0, "absolute pose")

@@ -235,6 +235,12 @@ def test_wrong_inputs_are_refused_with_a_sentence(sentence):
         estimate_absolute_pose(**inputs)
 
 
+@pytest.mark.parametrize("bad", [{"hypotheses": 0}, {"attempts": 0}, {"max_error_px": 0.0}])
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=f"RansacConfig.{next(iter(bad))} must be"):
+        RansacConfig(**bad)
+
+
 @pytest.mark.parametrize("config", [RansacConfig.fast(), RansacConfig.balanced(), RansacConfig.robust()])
 def test_nothing_waits_for_the_device(config):
     """Tensors without data refuse ``item``, ``nonzero`` and boolean indexing, all that would synchronise."""
