@@ -131,18 +131,24 @@ def relocalisation_figures(rotation_deg: Tensor, distance: Tensor, unit_m: float
 
 
 def median_row(rows: Sequence[Figures]) -> Figures:
-    """One row for repeated runs: medians of the numbers, where None is worse than any; ranges of the rest."""
-    first = rows[0]
-    merged = dict(first)
-    for key, value in first.items():
-        values = [row[key] for row in rows]
-        if key in ("images", "with_truth", "unit_m", "extent", "repeat", "seed") or isinstance(value, bool):
-            continue
-        if all(item is None or isinstance(item, int | float) for item in values):
-            merged[key] = _finite(statistics.median(math.inf if item is None else item for item in values))
-    merged["runs"] = len(rows)
+    """One row for repeated runs: medians of the numbers, in which None is worse than any number."""
+    merged = _merged(rows)
     counts = [row["registered"] for row in rows]
-    merged["registered_range"] = [min(counts), max(counts)]
+    return {**merged, "runs": len(rows), "registered_range": [min(counts), max(counts)]}
+
+
+def _merged(rows: Sequence[Figures]) -> Figures:
+    """Key by key, also inside dictionaries; what is no number is taken from the first row."""
+    merged = {}
+    for key, value in rows[0].items():
+        values = [row.get(key) for row in rows]
+        if isinstance(value, dict):
+            merged[key] = _merged([item for item in values if isinstance(item, dict)])
+        elif all(item is None or isinstance(item, int | float) for item in values):
+            numbers = [math.inf if item is None else item for item in values]
+            merged[key] = _finite(statistics.median(numbers))
+        else:
+            merged[key] = value
     return merged
 
 

@@ -12,6 +12,7 @@ import torch
 from acezero_gpu.cli.map import map_folder
 from acezero_gpu.cli.reconstruct import reconstruct_folder
 from acezero_gpu.cli.register import register_folder
+from acezero_gpu.cli.run import REGISTERED_FROM
 from acezero_gpu.cli.run_log import RunLog
 from acezero_gpu.cli.settings import Settings
 from acezero_gpu.data import PosedViews
@@ -103,6 +104,7 @@ def _measure(source: str, place: Place, settings: Settings, run: Path | None, fo
     truth = place.queries.truth()
     rotation = torch.full((len(truth.names),), math.inf, dtype=torch.float64)
     distance = rotation
+    unfiltered = rotation, distance
     made: _Map | None = None
     failure: str | None = None
     clock = Stages()
@@ -115,6 +117,7 @@ def _measure(source: str, place: Place, settings: Settings, run: Path | None, fo
         with clock("queries"):
             views, min_confidence = _register(place, settings, made, folder)
         rotation, distance = errors_in_frame(views, truth, min_confidence, made.truth_from_map)
+        unfiltered = errors_in_frame(views, truth, 1.0, made.truth_from_map)
     except Exception as error:  # the other map is still to be measured
         failure = failure_sentence(error, folder)
     stages = {
@@ -126,6 +129,7 @@ def _measure(source: str, place: Place, settings: Settings, run: Path | None, fo
         "mapping_images": len(place.mapping.images),
         "mapped": 0 if made is None else made.mapped,
         **relocalisation_figures(rotation, distance, place.unit_m),
+        "any_confidence": relocalisation_figures(*unfiltered, place.unit_m),
         "map_seconds": round(clock.seconds["map"], 2) if run is None else None,
         "seconds": round(clock.seconds.get("queries", 0.0), 2),
         "stages_s": stages,
@@ -171,7 +175,7 @@ def _map_from_pictures(place: Place, settings: Settings, folder: Path, run: Path
     row_of = {name: row for row, name in enumerate(views.names)}
     common = [row for row, name in enumerate(truth.names) if name in row_of]
     rows = [row_of[truth.names[row]] for row in common]
-    min_confidence = float(summary["registered_means_confidence_from"])
+    min_confidence = float(summary[REGISTERED_FROM])
     usable = views.registered(min_confidence)[rows]
     alignment = align_trajectory(
         views.matrices[rows], truth.matrices[common], usable, AlignmentConfig(truth_unit_m=place.unit_m)
@@ -194,4 +198,4 @@ def _register(place: Place, settings: Settings, made: _Map, folder: Path) -> tup
         register_folder(str(images), made.file, folder / "queries", settings, log, made.focal_px, True)
     summary = read_summary(folder / "queries")
     views = named_by_stem(read_pose_file(folder / "queries" / "poses.txt", dtype=torch.float64))
-    return views, max(1.0, float(summary["registered_means_confidence_from"]))
+    return views, max(1.0, float(summary[REGISTERED_FROM]))

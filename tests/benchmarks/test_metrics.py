@@ -116,11 +116,12 @@ def test_relocalisation_shares_are_of_all_queries():
 
 def test_repeats_become_medians_in_which_a_failure_is_worst():
     rows = [
-        {"set": "a", "registered": count, "median_rotation_deg": error, "stages_s": {}, "images": 9}
+        {"set": "a", "registered": count, "median_rotation_deg": error, "stages_s": {"a": count}, "images": 9}
         for count, error in ((9, 0.3), (0, None), (8, 0.1))
     ]
     merged = median_row(rows)
     assert merged["median_rotation_deg"] == 0.3 and merged["registered"] == 8
+    assert merged["set"] == "a" and merged["stages_s"] == {"a": 8}
     assert merged["registered_range"] == [0, 9] and merged["runs"] == 3
     assert median_row(rows[:2])["median_rotation_deg"] is None
     assert median_row(rows[:1])["images"] == 9

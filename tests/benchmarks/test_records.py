@@ -86,7 +86,8 @@ def test_relocalisation_table_has_a_row_for_each_map():
     row = {
         "set": "kitchen", "map": "given poses", "seed": 1, "mapped": 7, "mapping_images": 8, "images": 5,
         "registered": 4, "median_translation_m": 0.0213, "median_rotation_deg": 0.5, "within_5cm_5deg": 0.8,
-        "within_10cm_5deg": 1.0, "map_seconds": 9.0, "seconds": 1.5, "stages_s": {}, "failure": None,
+        "within_10cm_5deg": 1.0, "any_confidence": {"within_5cm_5deg": 0.9},
+        "map_seconds": 9.0, "seconds": 1.5, "stages_s": {}, "failure": None,
     }  # fmt: skip
     alone = {**row, "map": "pictures alone", "map_seconds": None, "median_translation_m": None}
     text = relocalisation_table({**HEAD, "rows": [row, alone]})
