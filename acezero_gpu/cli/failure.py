@@ -38,8 +38,10 @@ def _usage(message: str) -> str:
     if not message.strip():
         return ""  # the help was shown instead
     message = message.replace("Value error, ", "").rstrip(".")
-    hint = "; put a glob in quotes" if "unexpected extra argument" in message else ""
-    return f"{message}{hint} (acezero COMMAND --help shows what there is)."
+    if "unexpected extra argument" in message:
+        first = message.partition(" (")[2].split(" ")[0].rstrip(")")
+        message = f"More arguments than expected, from {first} on; put a glob in quotes"
+    return f"{message} (acezero COMMAND --help shows what there is)."
 
 
 @contextmanager

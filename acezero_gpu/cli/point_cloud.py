@@ -12,8 +12,10 @@ from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.runtime import random_stream
 
-MAX_ERROR_PX = 1.5
-"""A point is kept if it reprojects nearer than this to its cell's centre, at a shortest side of 480 px."""
+ERROR_BOUNDS_PX = (1.5, 3.0, 6.0)
+"""A point is kept if it reprojects nearer than this to its cell's centre, at a shortest side of 480 px: the first
+bound that leaves ``ENOUGH_POINTS``, else the last."""
+ENOUGH_POINTS = 10_000
 MAX_POINTS = 200_000
 MAX_IMAGES = 200
 """Enough for a picture; a random choice where there are more."""
@@ -38,24 +40,33 @@ def map_points(
     rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_IMAGES]].sort().values
     points = [torch.zeros(0, 3)]
     colours = [torch.zeros(0, 3, dtype=torch.uint8)]
+    errors_px = [torch.zeros(0)]
     for part in rows.split(_BATCH) if len(rows) else ():  # an empty tensor splits into one empty part
-        found = _points_of(bank, scene_map, views, part)
+        found, error_px = _points_of(bank, scene_map, views, part)
         points.append(found.points)
         colours.append(found.colours)
-    everything, every_colour = torch.cat(points), torch.cat(colours)
-    chosen = torch.randperm(len(everything), generator=generator)[:MAX_POINTS]
+        errors_px.append(error_px)
+    everything, every_colour, error_px = torch.cat(points), torch.cat(colours), torch.cat(errors_px)
+    for bound_px in ERROR_BOUNDS_PX:
+        good = (error_px < bound_px * bank.pixel_scale).nonzero()[:, 0]
+        if len(good) >= ENOUGH_POINTS:
+            break
+    chosen = good[torch.randperm(len(good), generator=generator)[:MAX_POINTS]]
     return ColouredPoints(everything[chosen], every_colour[chosen])
 
 
-def _points_of(bank: ImageBank, scene_map: SceneMap, views: PosedViews, rows: Tensor) -> ColouredPoints:
+def _points_of(
+    bank: ImageBank, scene_map: SceneMap, views: PosedViews, rows: Tensor
+) -> tuple[ColouredPoints, Float[Tensor, " n"]]:
+    """Points of all cells of these images that no bound rules out, and their reprojection errors."""
     camera = bank.camera(float(views.focal_px[int(rows[0])]))
     cells = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
     centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=bank.device))
     points = scene_map.scene_coordinates(bank.features(rows)).float()
     seen = reproject(points, views.matrices[rows].to(bank.device), camera)
-    error = (seen.pixels - centres).norm(dim=-1)
-    good = ((error < MAX_ERROR_PX * bank.pixel_scale) & (seen.depth > 0)).cpu()
+    error_px = (seen.pixels - centres).norm(dim=-1)
+    good = ((error_px < ERROR_BOUNDS_PX[-1] * bank.pixel_scale) & (seen.depth > 0)).cpu()
     paths = [bank.images.image_set.paths[row] for row in rows.tolist()]
     pictures = load_colours(paths, (bank.width, bank.height))
     u, v = cells.long().cpu().unbind(-1)
-    return ColouredPoints(points.cpu()[good], pictures[:, v, u][good])
+    return ColouredPoints(points.cpu()[good], pictures[:, v, u][good]), error_px.cpu()[good]

@@ -95,8 +95,8 @@ def reconstruct_folder(
     run = Run.start(out, settings, log, command, overwrite=overwrite)
     bank = run.load_bank(image_set, keypoints=True)
     maps = _depth_files(depth, bank.images.image_set)
-    step, stop_reason = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
-    return _finish(run, bank, step, stop_reason)
+    step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
+    return _finish(run, bank, step)
 
 
 def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
@@ -112,10 +112,9 @@ def _depth_files(depth: str | None, image_set: ImageSet) -> DepthFiles | None:
 
 def _run_loop(
     run: Run, bank: ImageBank, camera: PinholeCamera, depth: DepthFiles | None
-) -> tuple[ReconstructionStep, str | None]:
-    """All rounds; the last one, and why no further round was made before it."""
+) -> ReconstructionStep:
+    """All rounds, saved as they end; the last one."""
     config = run.settings.config
-    reason: str | None = None
     step: ReconstructionStep | None = None
     rounds = run_loop(
         bank, camera, config.loop, depth=depth, seed=config.seed, timer=run.timer, log=run.log.line
@@ -125,17 +124,16 @@ def _run_loop(
         write_pose_file(run.folder.poses(step.index), step.views)
         step.scene_map.save(run.folder.map(step.index))
         run.log.registered(step.registered, len(bank))
-        reason = step.stop_reason if step.name != "final" else reason
         if step.registered == 0:
             raise RunFailedError(
                 f"No image could be registered after round {step.index}; give sharper or more strongly "
                 "overlapping images, their --focal-px, or --preset quality."
             )
     assert step is not None, "the loop yields at least its seed"
-    return step, reason
+    return step
 
 
-def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, stop_reason: str | None) -> Outcome:
+def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
@@ -159,7 +157,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, stop_reason: st
         "registered": step.registered,
         "focal_px": round(focal_px, 3),
         "iterations": step.index,
-        "stop_reason": stop_reason,
+        "stop_reason": step.stop_reason,
         REGISTERED_FROM: round(min_confidence, 3),
         "radial": [round(value, 6) for value in step.scene_map.radial],
         "points": len(cloud.points),

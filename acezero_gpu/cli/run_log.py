@@ -11,8 +11,6 @@ from typing import Literal, TextIO
 import torch
 from rich.console import Console
 from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -45,17 +43,15 @@ class RunLog:
         self._unwritten: list[str] = []
         self._handler = _Forward(self)
         self._progress: Progress | None = None
+        self._stage = self._registered = self._detail = ""
 
     def __enter__(self) -> "RunLog":
         PACKAGE_LOGGER.addHandler(self._handler)
         if self._console.is_terminal and self.shown != "quiet":
             self._progress = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("registered"),
                 TimeElapsedColumn(),
+                TextColumn("{task.description}", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -93,6 +89,8 @@ class RunLog:
     def line(self, text: str) -> None:
         """One line of what happens."""
         stamped = self._record(text)
+        self._detail = text.strip() if text.startswith(" ") else ""
+        self._update_display()
         if self.shown == "verbose" or (self.shown == "normal" and not text.startswith(" ")):
             self._show(stamped)
 
@@ -104,15 +102,21 @@ class RunLog:
     def stage(self, name: str) -> None:
         """What is going on now: part of the progress display, a line where there is none."""
         if self._progress is not None:
-            self._progress.update(self._task, description=name)
+            self._stage, self._detail = name, ""
+            self._update_display()
             self._record(f"  {name}")
         else:
             self.line(f"{name} …" if self.shown != "quiet" else f"  {name}")
 
     def registered(self, count: int, total: int) -> None:
         """How many images have a pose so far."""
+        self._registered = f"{count} of {total} registered"
+        self._update_display()
+
+    def _update_display(self) -> None:
         if self._progress is not None:
-            self._progress.update(self._task, completed=count, total=total)
+            parts = [part for part in (self._registered, self._stage, self._detail) if part]
+            self._progress.update(self._task, description=" · ".join(parts))
 
     def _record(self, text: str) -> str:
         stamped = f"{self.seconds:8.1f} s  {text}"

@@ -118,7 +118,7 @@ def test_earlier_results_are_kept(call: Call, photos: Path, tmp_path: Path, no_l
         (("--fix-focal",), "--focal-px"),
         (("--depth", "/no/such/folder"), "no depth map matches"),
         (("--nonsense",), "--nonsense"),
-        (("another.jpg",), "put a glob in quotes"),
+        (("another.jpg", "third.jpg"), "from another.jpg on; put a glob in quotes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -48,9 +48,9 @@ def bank(tmp_path: Path) -> ImageBank:
     )
 
 
-@pytest.mark.parametrize(("off_px", "kept"), [(1.0, 1.0), (5.0, 0.5)])
+@pytest.mark.parametrize(("off_px", "kept"), [(1.0, 1.0), (5.0, 1.0), (7.0, 0.5)])
 def test_points_that_agree_are_kept_with_their_colours(bank: ImageBank, off_px: float, kept: float) -> None:
-    # Thresholds hold at a shortest side of 480: here 1.5 px mean 0.15.
+    # Bounds hold at a shortest side of 480: here 6 px mean 0.6. So few points are never enough for a tighter one.
     off_px *= bank.pixel_scale
     centres = cell_centres_px(ROWS, COLUMNS, bank.encoder.stride)
     head = Head(4, HeadConfig(width=8), torch.zeros(3))
@@ -86,3 +86,21 @@ def test_no_registered_image_no_points(bank: ImageBank) -> None:
     views = PosedViews(bank.images.image_set.names, poses, torch.full((4,), FOCAL_PX), torch.zeros(4))
     cloud = map_points(bank, scene_map, views, 1.0, seed=1)
     assert (len(cloud.points), len(cloud.colours)) == (0, 0)
+
+
+def test_where_enough_points_are_good_the_others_are_left_out(
+    bank: ImageBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = ROWS * COLUMNS
+    centres = cell_centres_px(ROWS, COLUMNS, bank.encoder.stride)
+    head = Head(4, HeadConfig(width=8), torch.zeros(3))
+    points = wall(centres, 5.0 * bank.pixel_scale)
+    scene_map = HalfRight(head, bank.encoder.identifier, 48, FOCAL_PX / 48, points=points)
+    poses = se3_from_matrix(torch.eye(3, 4).repeat(4, 1, 1))
+    views = PosedViews(
+        bank.images.image_set.names, poses, torch.full((4,), FOCAL_PX), torch.full((4,), 100.0)
+    )
+    monkeypatch.setattr("acezero_gpu.cli.point_cloud.ENOUGH_POINTS", 2 * cells)
+    assert len(map_points(bank, scene_map, views, 50.0, seed=1).points) == 2 * cells
+    monkeypatch.setattr("acezero_gpu.cli.point_cloud.ENOUGH_POINTS", 2 * cells + 1)
+    assert len(map_points(bank, scene_map, views, 50.0, seed=1).points) == 4 * cells

@@ -84,6 +84,7 @@ def test_the_folder_holds_what_was_promised(made: Made) -> None:
     assert (made.out / "poses_final.txt").read_text() == (made.out / f"poses_{last}.txt").read_text()
     assert summary["images"] == IMAGES
     assert summary["skipped"] == []
+    assert "registered" in summary["stop_reason"]
     assert summary["preset"] == "fast"
     assert set(summary["versions"]) == {"python", "torch", "kornia", "pypose", "acezero_gpu"}
     assert summary["versions"]["torch"] == torch.__version__
