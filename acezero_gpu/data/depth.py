@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import imageio.v3 as iio
 import numpy as np
@@ -19,6 +19,7 @@ INVALID_MM = 65535
 """Depth cameras write the largest 16-bit value where they measured nothing."""
 
 
+@runtime_checkable
 class DepthSource(Protocol):
     """Anything that knows the depth of some images: files, a sensor, a network."""
 
