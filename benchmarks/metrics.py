@@ -139,14 +139,15 @@ def median_row(rows: Sequence[Figures]) -> Figures:
 
 def _merged(rows: Sequence[Figures]) -> Figures:
     """Key by key, also inside dictionaries; what is no number is taken from the first row."""
-    merged = {}
+    merged: Figures = {}
     for key, value in rows[0].items():
         values = [row.get(key) for row in rows]
-        if isinstance(value, dict):
+        if all(item == value for item in values):
+            merged[key] = value
+        elif isinstance(value, dict):
             merged[key] = _merged([item for item in values if isinstance(item, dict)])
         elif all(item is None or isinstance(item, int | float) for item in values):
-            numbers = [math.inf if item is None else item for item in values]
-            merged[key] = _finite(statistics.median(numbers))
+            merged[key] = _finite(statistics.median(math.inf if item is None else item for item in values))
         else:
             merged[key] = value
     return merged
