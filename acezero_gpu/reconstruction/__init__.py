@@ -4,9 +4,8 @@ from acezero_gpu.reconstruction.image_bank import BankConfig, ImageBank
 from acezero_gpu.reconstruction.joint_refinement import JointRefinementConfig
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.reconstruct import reconstruct
-from acezero_gpu.reconstruction.seed_round import ReconstructionError
 from acezero_gpu.reconstruction.seeds import SeedConfig
-from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep
+from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import StoppingConfig
 
 __all__ = [

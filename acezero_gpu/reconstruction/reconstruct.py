@@ -19,7 +19,7 @@ from acezero_gpu.reconstruction.rounds import (
     with_consistent_confidence,
 )
 from acezero_gpu.reconstruction.seed_round import seed_round
-from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep
+from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import should_stop
 from acezero_gpu.runtime import StageTimer
 
@@ -73,6 +73,11 @@ def _map_and_register(
 ) -> tuple[MappingResult, SceneMap, ReconstructionState]:
     """A map of the registered images, and what it registers; images that tracks hold stay registered."""
     frames = state.registered.nonzero()[:, 0]
+    if len(frames) == 0:
+        raise ReconstructionError(
+            "No image agrees with the map any more; give sharper or more strongly overlapping images, or their focal "
+            "length with --focal-px."
+        )
     mapped = loop.map(
         round_, frames, state.cam_from_world[frames], state.camera, head=head, radial=state.radial
     )

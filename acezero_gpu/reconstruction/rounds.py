@@ -174,7 +174,7 @@ def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: boo
 
 
 def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -> ReconstructionState:
-    if not wanted:
+    if not wanted or not bool(state.registered.any()):
         return state
     with loop.timer.stage("adjustment"):
         refined = adjust_registered(

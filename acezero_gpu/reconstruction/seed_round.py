@@ -12,15 +12,11 @@ from acezero_gpu.mapping import PoseRefinementConfig
 from acezero_gpu.network import Head
 from acezero_gpu.reconstruction.rounds import Loop, Round
 from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
-from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep
+from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.runtime import random_stream
 
 DEPTH_CELL_PX = 4
 """Side of the cells of the coarse grid that target depths are kept on."""
-
-
-class ReconstructionError(RuntimeError):
-    """The images do not allow a reconstruction; the message says why and what to try."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,10 @@ from acezero_gpu.reconstruction.image_bank import ImageBank
 StepName = Literal["seed", "iteration", "final"]
 
 
+class ReconstructionError(RuntimeError):
+    """The images do not allow a reconstruction; the message says why and what to try."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReconstructionState:
     """Current poses of all images and the camera they share."""

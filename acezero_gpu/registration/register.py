@@ -20,7 +20,7 @@ FeatureSource = Callable[[Int[Tensor, " b"]], Float[Tensor, "b c rows cols"]]
 class RegistrationConfig:
     """How images are registered, and when one counts as registered."""
 
-    ransac: RansacConfig = field(default_factory=RansacConfig)
+    ransac: RansacConfig = field(default_factory=RansacConfig.balanced)
     """The pose solver; its threshold holds at a shortest side of 480 pixels and is scaled with the resolution."""
     min_inlier_share: float = 0.1
     """An image is registered if at least this share of its cells are inliers (ACE0: 500 of 4800 cells)."""
