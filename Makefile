@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 .PHONY: demo test lint format install clean
 
 demo: install
-	$(BIN)/acezero demo
+	$(BIN)/acezero demo --overwrite
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
