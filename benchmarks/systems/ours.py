@@ -17,8 +17,8 @@ from acezero_gpu.data import PosedViews
 from benchmarks.image_sets import TruthSet, named_by_stem
 from benchmarks.metrics import SystemResult
 
-COPIED = ("iterations", "stop_reason", "focal_px")
-"""What a run's ``summary.json`` says beyond poses and times."""
+COPIED = ("iterations", "stop_reason", "focal_px", "radial", "registered_by_map")
+"""What a run's ``summary.json`` says beyond poses and times, where it says it."""
 
 
 def reconstruct_set(truth_set: TruthSet, settings: Settings, folder: Path) -> SystemResult:
