@@ -42,7 +42,9 @@ def preset(name: str) -> ReconstructionConfig:
         return _fast()
     if name == "quality":
         config = ReconstructionConfig()
-        loop = replace(config.loop, training=replace(config.loop.training, head=HeadConfig(width=512, blocks=2)))
+        loop = replace(
+            config.loop, training=replace(config.loop.training, head=HeadConfig(width=512, blocks=2))
+        )
         return replace(config, loop=loop)
     raise InputError(f"--preset {name}: choose fast, default or quality.")
 
@@ -138,7 +140,9 @@ def _updated(config: Any, values: dict[str, Any], source: str, prefix: str) -> A
         current = getattr(config, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
-                raise InputError(f"{source}: {dotted} is a section; set one of its keys, as {dotted}.key=value.")
+                raise InputError(
+                    f"{source}: {dotted} is a section; set one of its keys, as {dotted}.key=value."
+                )
             changes[key] = _updated(current, value, source, dotted + ".")
         else:
             changes[key] = _converted(value, hints[key], source, dotted)
@@ -159,7 +163,9 @@ def _converted(value: Any, hint: Any, source: str, dotted: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise InputError(f"{source}: {dotted} must be one of {', '.join(map(str, arguments))}, not {value!r}.")
+        raise InputError(
+            f"{source}: {dotted} must be one of {', '.join(map(str, arguments))}, not {value!r}."
+        )
     if origin is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
         if len(kinds) == len(value):

@@ -155,6 +155,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     focal_px = float(step.views.focal_px[0])
     figures = {
         "registered": step.registered,
+        "registered_by_map": step.registered_by_map,
         "focal_px": round(focal_px, 3),
         "iterations": step.index,
         "stop_reason": step.stop_reason,

@@ -1,7 +1,8 @@
 """One mapping round: from posed images to a map, with poses and focal length refined on the way."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -109,13 +110,14 @@ def train_map(
     device = buffer.compute_device
     channels = buffer.features.shape[-1]
     centre = camera_centres(table.cam_from_world).mean(0)
-    head = (
-        Head(channels, config.head, centre).to(device)
-        if initial_head is None
-        else copy.deepcopy(initial_head)
-    )
+    with _initial_weights_from(generator):
+        head = (
+            Head(channels, config.head, centre).to(device)
+            if initial_head is None
+            else copy.deepcopy(initial_head)
+        )
+        poses = make_pose_table(table.cam_from_world, config.poses)
     head = head.train().requires_grad_(True)
-    poses = make_pose_table(table.cam_from_world, config.poses)
     focal = FocalScale(table.camera)
     trainer = _Trainer(buffer, table, config, head, poses, focal, generator, progress)
     iterations = trainer.run()
@@ -128,6 +130,15 @@ def train_map(
             trainer.recent_inlier_share,
             tuple(trainer.log),
         )
+
+
+@contextmanager
+def _initial_weights_from(generator: torch.Generator) -> Iterator[None]:
+    """Modules that are made inside draw their weights from ``generator``; PyTorch offers them its global one only."""
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class _Trainer:

@@ -38,9 +38,7 @@ class Head(nn.Module):
         self.channels = channels
         self.input_skip = nn.Linear(channels, width) if channels != width else nn.Identity()
         self.first = _block(channels, width)
-        self.blocks = nn.ModuleList(
-            _block(width, width) for _ in range(config.blocks)
-        )
+        self.blocks = nn.ModuleList(_block(width, width) for _ in range(config.blocks))
         self.hidden_1 = nn.Linear(width, width)
         self.hidden_2 = nn.Linear(width, width)
         self.output = nn.Linear(width, 4)

@@ -83,7 +83,6 @@ def _map_and_register(
     )
     scene_map = loop.scene_map(mapped, state.radial)
     found = loop.register(scene_map, mapped.camera, state.radial, round_)
-    by_map = int(found.registered.sum())
     missed = state.held & ~found.registered
     found = replace(
         found,
@@ -92,7 +91,7 @@ def _map_and_register(
     )
     loop.log(
         f"{round_.name} {round_.index}: mapped {len(frames)} images in {mapped.iterations} steps "
-        f"(inliers {100 * mapped.inlier_share:.0f} %), its map registers {by_map} of {len(loop.bank)}, "
+        f"(inliers {100 * mapped.inlier_share:.0f} %), its map registers {found.registered_by_map} of {len(loop.bank)}, "
         f"{int(missed.sum())} more are held by keypoints; focal {loop.bank.focal_original_px(mapped.camera):.1f} px"
     )
     return mapped, scene_map, with_consistent_confidence(found, loop)

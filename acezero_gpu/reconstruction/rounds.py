@@ -122,6 +122,7 @@ class Loop:
             registered,
             camera,
             radial,
+            int(registered.sum()),
             held=torch.zeros_like(registered),
         )
 
@@ -153,6 +154,7 @@ class Loop:
             to_posed_views(bank, poses, confidence, mapped.camera),
             to_posed_views(bank, state.cam_from_world, state.inlier_count, state.camera),
             int(state.registered.sum()),
+            state.registered_by_map,
             stop_reason,
             mapped.log,
         )

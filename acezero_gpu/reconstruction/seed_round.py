@@ -118,8 +118,7 @@ def _map_start(loop: Loop, start: _Start) -> tuple[ReconstructionStep, Reconstru
     state = _with_views(by_map, start)
     mapped_state = _only_views(state, start)
     step = loop.step(round_, mapped_state, mapped, scene_map, state, None)
-    registered = int(by_map.registered.sum())
-    loop.log(f"seed of {start.description}: its map registers {registered} of {len(loop.bank)}")
+    loop.log(f"seed of {start.description}: its map registers {state.registered_by_map} of {len(loop.bank)}")
     return step, state, mapped.head
 
 

@@ -34,6 +34,8 @@ class ReconstructionState:
     """In pixels of the network image."""
     radial: Float[Tensor, " 2"]
     """``k1, k2`` of the shared lens."""
+    registered_by_map: int
+    """Images that the last map registered by itself."""
     held: Bool[Tensor, " n"]
     """Whose poses keypoint tracks hold: an adjustment has confirmed them, whatever the map says."""
 
@@ -56,7 +58,9 @@ class ReconstructionStep:
     views: PosedViews
     """Poses of all images after registration; confidence is the inlier count."""
     registered: int
-    """Images with enough inliers."""
+    """Images with a pose that the map or keypoint tracks confirm."""
+    registered_by_map: int
+    """Those of them that the map registered by itself."""
     stop_reason: str | None
     """Set when the loop ends after this step or goes to the final round next."""
     training_log: tuple[TrainingProgress, ...]

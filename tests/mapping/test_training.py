@@ -53,8 +53,7 @@ def train(
     table_changes: dict | None = None,
     **arguments: object,
 ) -> MappingResult:
-    """A round from these poses and this share of the true focal length; heads start alike."""
-    torch.manual_seed(seed)
+    """A round from these poses and this share of the true focal length."""
     rows = torch.arange(len(world)) if frames is None else torch.tensor(frames)
     poses = world.cam_from_world if poses is None else poses
     camera = PinholeCamera(world.camera.focal_px * focal_factor, world.camera.principal_point_px)
@@ -86,8 +85,13 @@ def test_a_round_learns_the_world(world):
 
 
 def test_the_same_seed_gives_the_same_map(world):
+    """Whatever was drawn elsewhere, and without a trace in PyTorch's own generator."""
     short = replace(CONFIG, schedule=replace(CONFIG.schedule, iterations=30, cooldown_iterations=5))
-    first, again, other = (train(world, short, seed=seed) for seed in (3, 3, 4))
+    first = train(world, short, seed=3)
+    torch.rand(17)
+    before = torch.get_rng_state()
+    again, other = (train(world, short, seed=seed) for seed in (3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
     states = [result.head.state_dict() for result in (first, again, other)]
     for name in states[0]:
         torch.testing.assert_close(states[0][name], states[1][name], atol=1e-6, rtol=1e-5)
