@@ -92,7 +92,8 @@ def _map_and_register(
     loop.log(
         f"{round_.name} {round_.index}: mapped {len(frames)} images in {mapped.iterations} steps "
         f"(inliers {100 * mapped.inlier_share:.0f} %), its map registers {found.registered_by_map} of {len(loop.bank)}, "
-        f"{int(missed.sum())} more are held by keypoints; focal {loop.bank.focal_original_px(mapped.camera):.1f} px"
+        f"{int(missed.sum())} more are held by keypoints; "
+        f"focal {loop.bank.focal_original_px(mapped.camera):.1f} px"
     )
     return mapped, scene_map, with_consistent_confidence(found, loop)
 
