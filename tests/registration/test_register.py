@@ -1,6 +1,7 @@
 """Registration against a map that is right, half right, or nonsense."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from acezero_gpu.geometry import cell_centres_px, matrix_from_se3
 from acezero_gpu.network import Head, HeadConfig, SceneMap
-from acezero_gpu.ransac import RansacConfig
 from acezero_gpu.registration import Registration, RegistrationConfig, register_images
 
 ROWS, COLUMNS = 15, 20
@@ -100,7 +100,7 @@ def test_thresholds_scale_with_the_resolution(device):
     # Noise of 4 pixels along each axis: 96 % lie within 10 pixels, 18 % within 2.5.
     assert (full > 0.9 * CELLS).all()
     assert (quarter < 0.3 * CELLS).all()
-    wider = RegistrationConfig(ransac=RansacConfig(max_error_px=40.0))
+    wider = RegistrationConfig(ransac=replace(RegistrationConfig().ransac, max_error_px=40.0))
     assert torch.equal(register(scene, features, wider, pixel_scale=0.25).inlier_count, full)
 
 
