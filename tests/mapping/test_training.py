@@ -108,14 +108,14 @@ def test_a_round_goes_on_from_a_given_head_and_leaves_it_as_it_was(world):
     assert all(torch.equal(value, before[name]) for name, value in first.head.state_dict().items())
 
 
-@pytest.mark.parametrize("name, lr", [("naive", 0.01), ("mlp", 0.002)])
+@pytest.mark.parametrize("name, lr", [("naive", 0.02), ("mlp", 0.002)])
 def test_disturbed_poses_come_closer_to_the_truth(world, generator, name, lr):
     start = world.disturbed_poses(generator)
     config = replace(with_poses(name, lr=lr), schedule=replace(CONFIG.schedule, iterations=600))
     result = train(world, config, poses=start)
     before, after = world.pose_errors(start), world.pose_errors(result.cam_from_world)
     assert after[0] < 0.2 * before[0]
-    assert after[1] < 0.6 * before[1]
+    assert after[1] < 0.7 * before[1]
     assert result.inlier_share > 0.9
 
 
@@ -169,12 +169,12 @@ def test_known_depths_tell_how_far_a_single_view_sees(world):
 def test_only_the_frames_of_the_table_take_part(world):
     """Patches of other images may not even be there yet."""
     buffer = world.buffer()
-    others = [row for row in range(len(world)) if row not in (2, 5, 9)]
+    others = [row for row in range(len(world)) if row not in (3, 5, 7, 10)]
     buffer.features[others] = math.nan
     buffer.pixels[others] = math.nan
-    result = train(world, buffer=buffer, frames=[9, 2, 5])
-    assert result.inlier_share > 0.4
-    assert map_error(world, result) < 0.5
+    result = train(world, buffer=buffer, frames=[7, 3, 10, 5])
+    assert result.inlier_share > 0.9
+    assert map_error(world, result) < 0.05
 
 
 def test_a_good_map_ends_the_round_early(world):
