@@ -200,7 +200,7 @@ def _camera_tripods(cam_from_world: Float[Tensor, "v 3 4"], lever: Tensor) -> Fl
 def partner_pairs(bank: ImageBank, registered: Tensor, partners: int) -> Int[Tensor, "p 2"]:
     """For every registered image a bounded number of registered look-alikes; each pair once, smaller index first."""
     similarity = bank.similarity()
-    rows = []
+    rows = [torch.zeros(0, 2, dtype=torch.long)]
     for image in registered.nonzero()[:, 0].tolist():
         found = neighbours(similarity, image, registered.cpu(), partners)
         rows.append(torch.stack([torch.full_like(found, image), found], dim=-1))

@@ -1,0 +1,155 @@
+"""Registered images adjusted together: the rough become exact, the missing join, the contradicted go."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from reference.rendered_room import Room, walked_room
+from torch import Tensor
+
+from acezero_gpu.geometry import camera_centres, retract, rotation_angle_deg
+from acezero_gpu.reconstruction import ImageBank, JointRefinementConfig, ReconstructionState
+from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered, partner_pairs
+from acezero_gpu.reconstruction.matching import MatchStore
+
+CONFIG = JointRefinementConfig(partners=5, joining_rounds=2)
+
+
+@pytest.fixture(scope="module")
+def room() -> Room:
+    return walked_room().subset(list(range(9)))
+
+
+@pytest.fixture(scope="module")
+def banks(room: Room) -> dict[str, tuple[ImageBank, MatchStore]]:
+    return {}
+
+
+@pytest.fixture
+def bank(room: Room, banks: dict, device: torch.device) -> tuple[ImageBank, MatchStore]:
+    """Keypoints and matches are found once for all tests."""
+    if device.type not in banks:
+        bank = room.bank(device)
+        banks[device.type] = (bank, MatchStore(bank))
+    return banks[device.type]
+
+
+def state_of(
+    room: Room, bank: ImageBank, poses: Tensor, registered: list[int], focal_factor: float = 1.0
+) -> ReconstructionState:
+    mask = torch.zeros(len(room), dtype=torch.bool)
+    mask[registered] = True
+    mask = mask.to(bank.device)
+    camera = bank.camera(focal_factor * float(room.camera.focal_px[0]))
+    return ReconstructionState(
+        cam_from_world=poses.to(bank.device),
+        inlier_count=100.0 * mask,
+        registered=mask,
+        camera=camera,
+        radial=torch.zeros(2, device=bank.device),
+        registered_by_map=len(registered),
+        held=torch.zeros_like(mask),
+    )
+
+
+def rough(room: Room, size: float = 0.01) -> Tensor:
+    """Half a degree and a centimetre off, or so."""
+    noise = size * torch.randn(len(room), 6, generator=torch.Generator().manual_seed(1))
+    return retract(room.cam_from_world, noise)
+
+
+def refine(
+    bank: tuple[ImageBank, MatchStore],
+    state: ReconstructionState,
+    config: JointRefinementConfig = CONFIG,
+    *,
+    refine_focal: bool = True,
+) -> JointRefinement:
+    generator = torch.Generator().manual_seed(0)
+    return adjust_registered(*bank, state, config, refine_focal=refine_focal, generator=generator)
+
+
+def errors(room: Room, state: ReconstructionState, images: list[int]) -> tuple[float, float]:
+    """Mean error in degrees and metres, in the world that the start was given in."""
+    poses, truth = state.cam_from_world.cpu()[images], room.cam_from_world[images]
+    angle = rotation_angle_deg(poses[:, :, :3], truth[:, :, :3])
+    return float(angle.mean()), float((camera_centres(poses) - camera_centres(truth)).norm(dim=-1).mean())
+
+
+def test_rough_poses_become_exact_in_the_frame_they_were_in(room, bank):
+    everything = list(range(9))
+    state = state_of(room, bank[0], rough(room), everything, focal_factor=1.05)
+    found = refine(bank, state)
+    before, after = errors(room, state, everything), errors(room, found.state, everything)
+    assert before[0] > 0.5
+    # What remains is mostly the frame: the mean error of the start.
+    assert after[0] < 0.6 * before[0]
+    relative, true_relative = (
+        x[1:, :, :3] @ x[:-1, :, :3].mT for x in (found.state.cam_from_world.cpu(), room.cam_from_world)
+    )
+    assert rotation_angle_deg(relative, true_relative).max() < 0.2
+    assert abs(float(found.state.camera.focal_px[0] / room.camera.focal_px[0]) - 1) < 0.03
+    assert found.state.held.all()
+    assert found.state.registered.all()
+    assert (found.joined, found.contradicted) == (0, 0)
+    assert float(found.joint.error_px.median()) < 0.3
+
+
+def test_unregistered_images_join_by_their_keypoints(room, bank):
+    state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
+    state.cam_from_world[[0, 1, 7, 8]] = torch.eye(3, 4, device=state.cam_from_world.device)
+    found = refine(bank, state, replace(CONFIG, joining_rounds=4))
+    assert found.joined >= 3
+    joined = [row for row in (0, 1, 7, 8) if found.state.registered[row]]
+    assert len(joined) == found.joined
+    angle, distance = errors(room, found.state, joined)
+    assert angle < 0.3
+    assert distance < 0.02
+    assert found.views.tolist() == found.state.registered.nonzero()[:, 0].tolist()
+    alone = refine(bank, state, replace(CONFIG, joining_rounds=0))
+    assert alone.joined == 0
+    assert torch.equal(alone.state.registered, state.registered)
+
+
+def test_an_image_that_its_matches_contradict_is_no_longer_registered(room, bank):
+    poses = room.cam_from_world.clone()
+    poses[4] = room.cam_from_world[0]
+    state = state_of(room, bank[0], poses, list(range(9)))
+    config = replace(CONFIG, min_resection_inliers=10_000)
+    found = refine(bank, state, config)
+    assert found.contradicted == 1
+    assert found.state.registered.tolist() == [row != 4 for row in range(9)]
+    assert not found.state.held[4]
+    assert errors(room, found.state, [row for row in range(9) if row != 4])[0] < 0.3
+    # Where it may join again, it comes back at the right place.
+    mended = refine(bank, state)
+    assert mended.state.registered.all()
+    assert errors(room, mended.state, [4])[0] < 0.3
+
+
+def test_a_known_focal_length_stays(room, bank):
+    state = state_of(room, bank[0], rough(room), list(range(9)))
+    found = refine(bank, state, refine_focal=False)
+    assert torch.equal(found.state.camera.focal_px, state.camera.focal_px)
+    assert found.state.radial.tolist() == [0, 0]
+
+
+def test_pairs_are_those_of_registered_images_each_once(room, bank):
+    registered = torch.tensor([True, True, False, True, True, False, True, True, True], device=bank[0].device)
+    pairs = partner_pairs(bank[0], registered, 3)
+    listed = [tuple(pair) for pair in pairs.tolist()]
+    assert all(a < b for a, b in listed)
+    assert len(set(listed)) == len(listed)
+    assert {2, 5}.isdisjoint(pairs.flatten().tolist())
+    for image in registered.nonzero()[:, 0].tolist():
+        assert sum(image in pair for pair in listed) >= 3
+    assert len(listed) <= 7 * 3
+
+
+@pytest.mark.parametrize("registered", [[], [3]])
+def test_too_few_registered_images_stay_as_they_are(room, bank, registered):
+    state = state_of(room, bank[0], rough(room), registered)
+    found = refine(bank, state)
+    assert torch.equal(found.state.registered, state.registered)
+    assert torch.equal(found.state.cam_from_world, state.cam_from_world)
+    assert len(found.joint.points) == 0

@@ -1,0 +1,88 @@
+"""Which pairs are matched, and that each pair is matched once, whichever way round it is asked for."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference.rendered_room import walked_room
+
+from acezero_gpu.network.keypoints import match_keypoints
+from acezero_gpu.reconstruction import matching
+from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, neighbours, spread_ranks
+
+
+@given(count=st.integers(0, 60), available=st.integers(0, 3000))
+def test_ranks_rise_within_what_is_there(count, available):
+    ranks = spread_ranks(count, available)
+    assert ranks == sorted(set(ranks))
+    assert len(ranks) <= count
+    assert all(0 <= rank < available for rank in ranks)
+    assert ranks[:4] == list(range(min(4, count, available)))
+    gaps = [b - a for a, b in itertools.pairwise(ranks)]
+    assert all(later >= earlier - 1 for earlier, later in itertools.pairwise(gaps))
+
+
+def test_ranks_reach_far():
+    assert spread_ranks(12, 100)[-1] > 15
+    assert spread_ranks(16, 1000)[-1] > 40
+
+
+def test_neighbours_are_other_allowed_images_best_first():
+    similarity = torch.tensor([[1.0, 0.5, 0.9, 0.7, 0.8]]).repeat(5, 1)
+    allowed = torch.tensor([True, True, False, True, True])
+    assert neighbours(similarity, 0, allowed, 10).tolist() == [4, 3, 1]
+    assert neighbours(similarity, 0, allowed, 2).tolist() == [4, 3]
+    assert neighbours(similarity, 4, allowed, 9).tolist() == [0, 3, 1]
+    assert neighbours(similarity, 0, torch.zeros(5, dtype=torch.bool), 3).tolist() == []
+
+
+def test_all_pairs_of_a_few_views():
+    assert all_pairs(torch.tensor([4, 2, 7])).tolist() == [[4, 2], [4, 7], [2, 7]]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Every pair that is really matched."""
+    pairs: list[tuple[int, int]] = []
+    real = matching.match_pairs
+
+    def counting(keypoints, wanted, config):
+        pairs.extend(map(tuple, wanted.tolist()))
+        return real(keypoints, wanted, config)
+
+    monkeypatch.setattr(matching, "match_pairs", counting)
+    return pairs
+
+
+def test_each_pair_is_matched_once(device, counted):
+    store = MatchStore(walked_room().subset([0, 1, 2]).bank(device))
+    views = torch.arange(3)
+    first = store.between(torch.tensor([[0, 1], [2, 1], [1, 0]]), views)
+    assert sorted(counted) == [(0, 1), (1, 2)]
+    again = store.between(torch.tensor([[1, 2], [0, 1]]), views)
+    assert len(counted) == 2
+    assert len(first) == len(again) > 60
+    store.between(torch.tensor([[2, 0], [0, 1]]), views)
+    assert sorted(counted) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_matches_name_positions_and_slots(device):
+    """``views`` gives the images' order; keypoint slots are those of the bank."""
+    bank = walked_room().subset([0, 1, 2]).bank(device)
+    found = MatchStore(bank).between(torch.tensor([[2, 0]]), torch.tensor([2, 1, 0]))
+    keypoints = bank.keypoints(torch.arange(3))
+    direct = match_keypoints(
+        keypoints.select(torch.tensor([0])), keypoints.select(torch.tensor([2])), bank.config.keypoints
+    )
+    slots = direct.matched[0].nonzero()[:, 0]
+    assert found.view_a.unique().tolist() == [2]
+    assert found.view_b.unique().tolist() == [0]
+    assert torch.equal(found.keypoint_a, slots)
+    assert torch.equal(found.keypoint_b, direct.index_b[0, slots])
+
+
+def test_no_pairs_give_no_matches(device):
+    store = MatchStore(walked_room().subset([0, 1]).bank(device))
+    assert len(store.between(torch.zeros(0, 2, dtype=torch.long), torch.arange(2))) == 0

@@ -1,0 +1,124 @@
+"""Where a reconstruction starts: blocks that are right up to a similarity, and none where nothing tells of depth."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from reference.rendered_room import HEIGHT, WIDTH, Room, turned_room, walked_room
+from torch import Tensor
+
+from acezero_gpu.adjustment.joint import JointResult
+from acezero_gpu.geometry import (
+    PinholeCamera,
+    camera_centres,
+    fit_similarity,
+    reproject,
+    rotation_angle_deg,
+)
+from acezero_gpu.reconstruction import LoopConfig, ReconstructionError, SeedConfig, reconstruct
+from acezero_gpu.reconstruction.matching import MatchStore
+from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
+
+CONFIG = SeedConfig(tries=2, partners=6, block_views=4)
+
+
+@pytest.fixture(scope="module")
+def room() -> Room:
+    return walked_room().subset(list(range(10)))
+
+
+def blocks_of(
+    room: Room, device: torch.device, config: SeedConfig = CONFIG, seed: int = 0
+) -> list[SeedBlock]:
+    bank = room.bank(device)
+    guess = bank.camera(float(PinholeCamera.guess(WIDTH, HEIGHT).focal_px[0]))
+    return propose_blocks(bank, MatchStore(bank), guess, config, torch.Generator().manual_seed(seed))
+
+
+def pose_errors(room: Room, block: SeedBlock) -> tuple[Tensor, Tensor]:
+    """Degrees, and distance of centres in metres, after the best similarity of the centres."""
+    truth = room.cam_from_world[block.views.cpu()]
+    poses = block.joint.cam_from_world.cpu()
+    similarity = fit_similarity(camera_centres(poses), camera_centres(truth))
+    aligned = similarity.apply_to_cameras(poses)
+    distance = (camera_centres(aligned) - camera_centres(truth)).norm(dim=-1)
+    relative, true_relative = (x[:, :, :3] @ x[:1, :, :3].transpose(1, 2) for x in (poses, truth))
+    return rotation_angle_deg(relative, true_relative), distance
+
+
+def test_blocks_are_right_up_to_a_similarity(device, room):
+    blocks = blocks_of(room, device)
+    assert len(blocks) == 2
+    for block in blocks:
+        rotation, distance = pose_errors(room, block)
+        assert len(block.views) == len(block.views.unique()) == 4
+        assert rotation.max() < 0.5
+        assert distance.max() < 0.02  # of cameras that are up to half a metre apart
+        assert abs(float(block.joint.camera.focal_px[0] / room.camera.focal_px[0]) - 1) < 0.04
+        assert float(block.joint.depth().median()) == pytest.approx(CONFIG.median_depth, rel=1e-4)
+        assert (block.joint.observations_per_view >= CONFIG.min_inliers).all()
+    assert blocks[0].score >= blocks[1].score
+    assert int(blocks[1].views[0]) not in blocks[0].views.tolist()
+
+
+def test_a_known_focal_length_stays(device, room):
+    bundle = replace(CONFIG.joint.bundle, refine_focal=False)
+    config = replace(CONFIG, tries=1, joint=replace(CONFIG.joint, bundle=bundle))
+    bank = room.bank(device)
+    camera = bank.camera(float(room.camera.focal_px[0]))
+    (block,) = propose_blocks(bank, MatchStore(bank), camera, config, torch.Generator().manual_seed(0))
+    assert torch.equal(block.joint.camera.focal_px, camera.focal_px)
+    assert pose_errors(room, block)[0].max() < 0.3
+
+
+def test_the_same_draws_give_the_same_blocks(device, room):
+    config = replace(CONFIG, tries=1, block_views=3)
+    first, again = (blocks_of(room, device, config, seed=4)[0] for _ in range(2))
+    assert torch.equal(first.views, again.views)
+    torch.testing.assert_close(first.joint.cam_from_world, again.joint.cam_from_world, atol=1e-5, rtol=0)
+
+
+def test_a_camera_that_only_turns_gives_no_block(device):
+    assert blocks_of(turned_room(), device) == []
+
+
+def test_pictures_without_texture_give_no_block(device, room):
+    blank = replace(room.subset([0, 1, 2]), images=torch.full((3, 1, HEIGHT, WIDTH), 128, dtype=torch.uint8))
+    assert blocks_of(blank, device) == []
+
+
+def test_the_loop_says_so_in_a_sentence(device):
+    bank = turned_room().bank(device)
+    with pytest.raises(
+        ReconstructionError, match=r"No two images .* add images taken from neighbouring positions"
+    ):
+        next(reconstruct(bank, bank.camera(140.0), LoopConfig(seeds=CONFIG)))
+
+
+def test_depth_targets_hold_the_depths_of_the_points(device, generator):
+    """Every point of a wall at depth 4 to 6 gives the cell that it falls in its depth, and its neighbours too."""
+    camera = PinholeCamera.centred(100.0, 160, 120, device=device)
+    pose = torch.eye(3, 4, device=device).repeat(2, 1, 1)
+    pose[1, 2, 3] = 1.0
+    place = torch.tensor([[0.0, 0.0, 4.0], [2.0, 1.0, 5.0], [-2.0, -1.5, 6.0]], device=device)
+    index = torch.arange(3, device=device)
+    joint = JointResult(
+        pose,
+        camera,
+        torch.zeros(2, device=device),
+        place,
+        torch.cat([index * 0, index * 0 + 1]),
+        index.repeat(2),
+        index.repeat(2),
+        torch.zeros(6, device=device),
+    )
+    targets = depth_targets(joint, 120, 160)
+    assert targets.shape == (2, 30, 40)
+    for view in range(2):
+        seen = reproject(place, pose[view], camera)
+        for pixel, depth in zip(seen.pixels.tolist(), seen.depth.tolist(), strict=True):
+            u, v = int(pixel[0] // 4), int(pixel[1] // 4)
+            assert targets[view, v, u].item() == pytest.approx(depth)
+            assert targets[view, v - 1, u + 1].item() == pytest.approx(depth)
+            assert targets[view, v, u - 2].item() == 0
+    assert (targets > 0).sum(dim=(1, 2)).tolist() == [27, 27]
