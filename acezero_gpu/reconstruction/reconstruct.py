@@ -40,8 +40,8 @@ def reconstruct(
     two-view geometry at the seeds. Raises ``ReconstructionError`` when no two
     images give a start.
     """
-    loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log)
-    step, state, head = seed_round(loop, camera, depth)
+    loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log, depth)
+    step, state, head = seed_round(loop, camera)
     yield step
     best_share, iteration = state.share, 0
     while True:
@@ -91,8 +91,8 @@ def _map_and_register(
     )
     loop.log(
         f"{round_.name} {round_.index}: mapped {len(frames)} images in {mapped.iterations} steps "
-        f"(inliers {100 * mapped.inlier_share:.0f} %), its map registers {found.registered_by_map} of {len(loop.bank)}, "
-        f"{int(missed.sum())} more are held by keypoints; "
+        f"(inliers {100 * mapped.inlier_share:.0f} %), its map registers {found.registered_by_map} of "
+        f"{len(loop.bank)}, {int(missed.sum())} more are held by keypoints; "
         f"focal {loop.bank.focal_original_px(mapped.camera):.1f} px"
     )
     return mapped, scene_map, with_consistent_confidence(found, loop)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import (
     FrameTable,
@@ -22,6 +23,7 @@ from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.matching import MatchStore
+from acezero_gpu.reconstruction.metric_scale import in_metres
 from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep, StepName, to_posed_views
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import StageTimer, random_stream
@@ -43,9 +45,16 @@ class Loop:
     """The pieces that all rounds use."""
 
     def __init__(
-        self, bank: ImageBank, config: LoopConfig, seed: int, timer: StageTimer, log: Callable[[str], None]
+        self,
+        bank: ImageBank,
+        config: LoopConfig,
+        seed: int,
+        timer: StageTimer,
+        log: Callable[[str], None],
+        depth: DepthSource | None = None,
     ) -> None:
         self.bank, self.config, self.seed, self.timer, self.log = bank, config, seed, timer, log
+        self.depth = depth
         self.matches = MatchStore(bank)
         self.everything = torch.arange(len(bank))
 
@@ -188,7 +197,8 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
             generator=random_stream(loop.seed, "adjustment", index),
         )
     joint = refined.joint
-    state = with_consistent_confidence(refined.state, loop)
+    state = refined.state if loop.depth is None else in_metres(refined, loop.bank, loop.depth)
+    state = with_consistent_confidence(state, loop)
     if len(joint.points) == 0:
         loop.log("  adjustment: no tracks between the registered views")
         return state

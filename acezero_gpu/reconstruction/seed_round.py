@@ -32,16 +32,16 @@ class _Start:
     description: str
 
 
-def seed_round(
-    loop: Loop, camera: PinholeCamera, depth: DepthSource | None
-) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+def seed_round(loop: Loop, camera: PinholeCamera) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     """Maps the best few starts and keeps the one whose map registers most images.
 
     With depth maps every start is a single image, as in ACE0; otherwise a block found by two-view geometry.
     ``ReconstructionError`` if there is no start.
     """
     with loop.timer.stage("seeds"):
-        starts = _depth_starts(loop, camera, depth) if depth is not None else _block_starts(loop, camera)
+        starts = (
+            _block_starts(loop, camera) if loop.depth is None else _depth_starts(loop, camera, loop.depth)
+        )
     best: tuple[ReconstructionStep, ReconstructionState, Head] | None = None
     for start in starts:
         tried = _map_start(loop, start)

@@ -25,7 +25,7 @@ def one_step(bank: ImageBank, focal_px: float, registered: int) -> Reconstructio
     views = to_posed_views(bank, poses, confidence, bank.camera(focal_px))
     head = Head(bank.encoder.channels, HeadConfig(width=8), torch.zeros(3))
     scene_map = SceneMap(head, bank.encoder.identifier, 48, 1.0)
-    return ReconstructionStep(0, "seed", scene_map, views, views, registered, None, ())
+    return ReconstructionStep(0, "seed", scene_map, views, views, registered, registered, None, ())
 
 
 def loop_that(registered: int, then: Callable[[], None]) -> Callable[..., Iterator[ReconstructionStep]]:

@@ -1,0 +1,43 @@
+"""The scale of a reconstruction whose images have depth maps: metres."""
+
+from dataclasses import replace
+
+import torch
+
+from acezero_gpu.data.depth import DepthSource
+from acezero_gpu.reconstruction.image_bank import ImageBank
+from acezero_gpu.reconstruction.joint_refinement import JointRefinement
+from acezero_gpu.reconstruction.state import ReconstructionState
+
+SAMPLED_VIEWS = 24
+"""Depth maps are read for so many views at the most, evenly spread."""
+ENOUGH_RATIOS = 20
+"""With fewer points that have a depth, the scale stays as it is."""
+
+
+def in_metres(refined: JointRefinement, bank: ImageBank, depth: DepthSource) -> ReconstructionState:
+    """The state scaled by the median of (measured depth / depth of the adjusted point).
+
+    Adjustment leaves the scale free; it would keep whatever the first, rough poses happened to have.
+    """
+    joint, state = refined.joint, refined.state
+    pixels = bank.keypoints(refined.views).pixels[refined.views][joint.view_index, joint.keypoint_index]
+    adjusted_depth = joint.depth()
+    every = max(1, len(refined.views) // SAMPLED_VIEWS)
+    ratios = []
+    for row in range(0, len(refined.views), every):
+        found = depth.depth_m(int(refined.views[row]))
+        if found is None:
+            continue
+        seen = joint.view_index == row
+        height, width = found.shape
+        u = (pixels[seen, 0] * (width / bank.width)).long().clamp(0, width - 1)
+        v = (pixels[seen, 1] * (height / bank.height)).long().clamp(0, height - 1)
+        measured = found.to(pixels.device)[v, u]
+        known = measured > 0
+        ratios.append(measured[known] / adjusted_depth[seen][known])
+    if sum(len(part) for part in ratios) < ENOUGH_RATIOS:
+        return state
+    poses = state.cam_from_world.clone()
+    poses[..., 3] *= torch.cat(ratios).median()
+    return replace(state, cam_from_world=poses)
