@@ -146,7 +146,10 @@ def _updated(config: Any, values: dict[str, Any], source: str, prefix: str) -> A
             changes[key] = _updated(current, value, source, dotted + ".")
         else:
             changes[key] = _converted(value, hints[key], source, dotted)
-    return replace(config, **changes)
+    try:
+        return replace(config, **changes)
+    except ValueError as error:  # a section that knows impossible values
+        raise InputError(f"{source}: {error}") from error
 
 
 def _nearest(dotted: str, config: Any, prefix: str) -> str:
