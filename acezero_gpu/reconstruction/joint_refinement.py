@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
+from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, neighbours
@@ -34,7 +35,9 @@ class JointRefinementConfig:
     min_observations: int = 15
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
     telling_matches: int = 100
-    """A view with at least this many matches but too few observations is contradicted by them."""
+    """A view with at least this many matched keypoints but too few observations is contradicted by them."""
+    doubtful_share: float = 0.4
+    """The same if the share of its matched keypoints that are observations is below this times the median share."""
     joining_rounds: int = 8
     """The most times that unregistered images are tried by their keypoints, each followed by another adjustment."""
     joining_gain: float = 0.02
@@ -117,8 +120,11 @@ def _adjust_once(
         radial=state.radial,
     )
     seen = joint.observations_per_view
-    matched = torch.bincount(torch.cat([graph.view_a, graph.view_b]), minlength=len(views))
-    held = seen >= config.min_observations
+    matched = _matched_keypoints(graph, len(views), bank.config.keypoints.per_image)
+    share = seen / matched.clamp_min(1)
+    # Wrong poses that agree among themselves keep some tracks, but lose those that they share with all others.
+    doubtful = share < config.doubtful_share * share.median()
+    held = (seen >= config.min_observations) & ~(doubtful & (matched >= config.telling_matches))
     contradicted = ~held & (matched >= config.telling_matches)
     joint = _in_frame_of(joint, state.cam_from_world[views], held)
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
@@ -135,6 +141,12 @@ def _adjust_once(
         held=adjusted,
     )
     return JointRefinement(state, joint, views, joined=0, contradicted=0)
+
+
+def _matched_keypoints(graph: PairMatches, views: int, slots: int) -> Int[Tensor, " v"]:
+    """How many different keypoints of each view have a match."""
+    flat = torch.cat([graph.view_a * slots + graph.keypoint_a, graph.view_b * slots + graph.keypoint_b])
+    return torch.bincount(flat.unique() // slots, minlength=views)
 
 
 def _joined(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference.rendered_room import HEIGHT, Room, walked_room
 
+from acezero_gpu.data import DepthSource
 from acezero_gpu.evaluation import PoseReport, evaluate_poses
 from acezero_gpu.geometry import PinholeCamera, camera_centres, rotation_angle_deg
 from acezero_gpu.mapping import ScheduleConfig, TrainingConfig
@@ -36,12 +37,17 @@ CONFIG = LoopConfig(
 
 
 def run(
-    device: torch.device, config: LoopConfig, *, seed: int = 1, bank: ImageBank | None = None
+    device: torch.device,
+    config: LoopConfig,
+    *,
+    seed: int = 1,
+    bank: ImageBank | None = None,
+    depth: DepthSource | None = None,
 ) -> Iterator[ReconstructionStep]:
     """Starts from ACE0's guess of the focal length, which is 9 % too large."""
     bank = bank or walked_room().bank(device, seed=seed)
     camera = bank.camera(float(PinholeCamera.guess(bank.width, bank.height).focal_px[0]))
-    return reconstruct(bank, camera, config, seed=seed)
+    return reconstruct(bank, camera, config, seed=seed, depth=depth)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +140,32 @@ def test_it_grows_by_the_map_alone_and_is_adjusted_at_the_end(device):
     figures = judged(steps[-1], walked_room()).as_dict()
     assert figures["median_rotation_deg"] < 0.8
     assert figures["median_translation_share"] < 0.01
+
+
+class KnownDepth:
+    """Depth maps of some pictures."""
+
+    def __init__(self, room: Room, images: set[int]) -> None:
+        self.room, self.images = room, images
+
+    def depth_m(self, index: int) -> torch.Tensor | None:
+        return self.room.depth_m[index] if index in self.images else None
+
+
+def test_depth_maps_of_some_pictures_start_it_and_give_metres(device):
+    room = walked_room().subset(list(range(4, 14)))
+    bank = room.bank(device)
+    steps = list(run(device, CONFIG, bank=bank, depth=KnownDepth(room, {3, 6})))
+    start = steps[0].preliminary
+    assert int(start.confidence.isinf().sum()) == 1, "a start is one picture"
+    assert int(start.confidence.argmax()) in (3, 6)
+    report = judged(steps[-1], room)
+    figures = report.as_dict()
+    assert steps[-1].registered >= 0.9 * len(room)
+    assert figures["median_rotation_deg"] < 0.8
+    assert figures["median_translation"] < 0.02
+    # Depths grow with the focal length that the pictures are explained with.
+    assert figures["scale"] == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.slow
