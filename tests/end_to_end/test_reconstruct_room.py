@@ -130,16 +130,22 @@ def test_the_same_seed_gives_the_same_start_whatever_else_was_drawn(steps, devic
 
 def test_it_grows_by_the_map_alone_and_is_adjusted_at_the_end(device):
     """Without adjustment on the way, rounds of mapping and registration bring the images in."""
-    config = replace(CONFIG, joint=JointRefinementConfig(when="final"))
-    steps = list(run(device, config))
+    room = walked_room().subset(list(range(3, 15)))
+    config = replace(
+        CONFIG,
+        seeds=replace(SEEDS, block_views=3),
+        joint=JointRefinementConfig(when="final"),
+        final_schedule=ScheduleConfig(name="circle", iterations=150, lr_max=0.005),
+    )
+    steps = list(run(device, config, bank=room.bank(device)))
     assert [step.name for step in steps[1:-1]] == ["iteration"] * (len(steps) - 2)
     assert len(steps) >= 3
     registered = [step.registered for step in steps]
     assert registered[-2] > registered[0]
-    assert steps[-1].registered >= 0.9 * len(walked_room())
-    figures = judged(steps[-1], walked_room()).as_dict()
+    assert steps[-1].registered >= 0.9 * len(room)
+    figures = judged(steps[-1], room).as_dict()
     assert figures["median_rotation_deg"] < 0.8
-    assert figures["median_translation_share"] < 0.01
+    assert figures["median_translation_share"] < 0.015
 
 
 class KnownDepth:
