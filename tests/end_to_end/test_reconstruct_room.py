@@ -18,6 +18,7 @@ from acezero_gpu.reconstruction import (
     LoopConfig,
     ReconstructionStep,
     SeedConfig,
+    StoppingConfig,
     reconstruct,
 )
 from acezero_gpu.registration import register_images
@@ -130,16 +131,18 @@ def test_the_same_seed_gives_the_same_start_whatever_else_was_drawn(steps, devic
 
 def test_it_grows_by_the_map_alone_and_is_adjusted_at_the_end(device):
     """Without adjustment on the way, rounds of mapping and registration bring the images in."""
-    room = walked_room().subset(list(range(3, 15)))
+    room = walked_room()
     config = replace(
         CONFIG,
         seeds=replace(SEEDS, block_views=3),
         joint=JointRefinementConfig(when="final"),
+        stopping=StoppingConfig(max_iterations=4),
+        seed_schedule=replace(SHORT, iterations=100),
         final_schedule=ScheduleConfig(name="circle", iterations=150, lr_max=0.005),
     )
     steps = list(run(device, config, bank=room.bank(device)))
     assert [step.name for step in steps[1:-1]] == ["iteration"] * (len(steps) - 2)
-    assert len(steps) >= 3
+    assert len(steps) in (3, 4), "the limit counts the seed and the final round"
     registered = [step.registered for step in steps]
     assert registered[-2] > registered[0]
     assert steps[-1].registered >= 0.9 * len(room)
