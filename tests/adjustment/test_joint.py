@@ -154,6 +154,32 @@ def test_a_distorting_lens_is_found(world, generator):
     assert len(untold.view_index) < len(told.view_index)
 
 
+def test_observations_beyond_the_last_threshold_are_dropped(world, generator):
+    """One keypoint in ten lies three pixels off: near enough for a track, too far to stay."""
+    pixels = seen_pixels(world, generator, noise_px=0.1)
+    off = torch.rand(VIEWS, POINTS, generator=generator) < 0.1
+    angle = 6.28 * torch.rand(VIEWS, POINTS, generator=generator)
+    shift = 3 * torch.stack([angle.cos(), angle.sin()], dim=-1) * off[..., None]
+    matches = matches_of(world, generator, wrong=0.0, views=range(VIEWS))
+    result = adjust(world, matches, pixels + shift.to(pixels), world.cam_from_world)
+    assert result.error_px.max() < JointConfig().max_error_px
+    kept = torch.zeros(VIEWS, POINTS, dtype=torch.bool)
+    kept[result.view_index.cpu(), result.keypoint_index.cpu()] = True
+    assert kept[off].float().mean() < 0.1
+    assert kept[~off].float().mean() > 0.95
+
+
+def test_points_need_the_configured_angle(world, generator):
+    """The cameras stand on an arc of 140 degrees."""
+    matches = matches_of(world, generator, wrong=0.0, views=range(VIEWS))
+    pixels = seen_pixels(world, generator)
+    wide = adjust(world, matches, pixels, world.cam_from_world, config=JointConfig(min_angle_deg=60.0))
+    wider = adjust(world, matches, pixels, world.cam_from_world, config=JointConfig(min_angle_deg=175.0))
+    assert len(wide.points) > 0.9 * POINTS
+    assert len(wider.points) == 0
+    assert torch.equal(wider.cam_from_world, world.cam_from_world)
+
+
 def test_points_without_parallax_are_left_out(world, generator):
     """All cameras at one place: whatever the matches say, there is nothing to triangulate."""
     poses = world.cam_from_world[:1].repeat(VIEWS, 1, 1)
