@@ -1,20 +1,20 @@
 """Camera poses from scene coordinates: the one entry for whole batches of images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pypose as pp
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, orthonormalise, se3_from_matrix
-from acezero_gpu.pnp import LossName, PoseStatus
+from acezero_gpu.pnp import PoseStatus
+from acezero_gpu.ransac.config import RansacConfig
 from acezero_gpu.ransac.hypotheses import Hypotheses, exhaustive_hypotheses, verified_hypotheses
 from acezero_gpu.ransac.local_refinement import polish, refine_on_inliers
+from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result
 from acezero_gpu.ransac.sampling import distinct_ranks, draw_uniform, usable_first
 from acezero_gpu.ransac.scoring import (
     Correspondences,
-    ScoreName,
     checked_inputs,
     make_correspondences,
     score_hypotheses,
@@ -25,96 +25,6 @@ from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
 
 MIN_INLIERS = 4
 """Below this any pose explains the points; no result is called OK."""
-
-
-@dataclass(frozen=True, slots=True)
-class RansacConfig:
-    """The default is ACE0's estimator with a fixed number of attempts; ``robust`` bears 90 % outliers."""
-
-    hypotheses: int = 32
-    """Poses scored per image; with ``fourth_point`` off, minimal samples of which every root is scored."""
-    attempts: int = 16
-    """Samples drawn per hypothesis; the first whose four points reproject within the threshold is taken. No
-    effect with ``fourth_point`` off."""
-    fourth_point: bool = True
-    """Draw four points per sample, of which the last chooses among P3P's roots; off: three, all roots
-    compete."""
-    max_error_px: float = 10.0
-    """A point is an inlier if its reprojection error is below this, in the unit of the given pixels."""
-    score: ScoreName = "soft"
-    """How hypotheses are compared: ``soft`` (sigmoid, DSAC*), ``count`` or ``msac``."""
-    prescore_points: int = 0
-    """Hypotheses are first scored on this many random points per image; 0 scores all on all points."""
-    prescore_keep: int = 64
-    """Hypotheses that go on to all points; no effect if ``prescore_points`` is 0."""
-    local_candidates: int = 1
-    """Best hypotheses that are refined before the best of them is chosen; 1 refines the winner only."""
-    local_rounds: int = 1
-    """Rounds of refinement of each candidate; no effect if ``local_candidates`` is 1."""
-    refinement_rounds: int = 3
-    """Rounds of refinement of the winner; inliers are selected anew in each."""
-    refinement_iterations: int = 3
-    """Levenberg-Marquardt steps per round."""
-    polish_loss: LossName = "cauchy"
-    """Robust loss of one last refinement on the inliers; ``squared`` leaves the refined pose as it is."""
-    polish_scale_px: float | None = None
-    """Scale of that loss in pixels; None takes it from the errors of each image (``robust_scale_px``)."""
-    polish_iterations: int = 5
-    """Levenberg-Marquardt steps of the last refinement; 0 leaves it out."""
-    max_chunk_bytes: int = 1 << 29
-    """Images are worked on in chunks whose temporary memory stays below about this."""
-
-    def __post_init__(self) -> None:
-        for name in ("hypotheses", "attempts", "prescore_keep", "local_candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"RansacConfig.{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.max_error_px > 0:
-            raise ValueError(f"RansacConfig.max_error_px must be positive, got {self.max_error_px}.")
-
-    @classmethod
-    def fast(cls) -> "RansacConfig":
-        """32 hypotheses of up to 16 attempts, as ACE0 does it: reliable down to about 40 % inliers."""
-        return cls()
-
-    @classmethod
-    def balanced(cls) -> "RansacConfig":
-        """About 1.5 times the work of ``fast``, and reliable down to 20 % inliers."""
-        return cls(
-            hypotheses=1024,
-            fourth_point=False,
-            score="msac",
-            prescore_points=64,
-            prescore_keep=16,
-        )
-
-    @classmethod
-    def robust(cls) -> "RansacConfig":
-        """Many more minimal samples, and several candidates refined: reliable down to 10 % inliers."""
-        return cls(
-            hypotheses=16384,
-            fourth_point=False,
-            score="msac",
-            prescore_points=64,
-            prescore_keep=64,
-            local_candidates=4,
-            local_rounds=2,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class AbsolutePoseResult:
-    """One row per image."""
-
-    cam_from_world: Float[Tensor, "batch 7"]
-    """pypose SE3, world to camera; the identity where no pose was found."""
-    inliers: Bool[Tensor, "batch n"]
-    """Usable correspondences within the threshold of ``cam_from_world`` itself, in front of the camera."""
-    inlier_count: Int64[Tensor, " batch"]
-    """Their number."""
-    score: Float[Tensor, " batch"]
-    """Score of ``cam_from_world``; 0 where no pose was found."""
-    status: Int64[Tensor, " batch"]
-    """``PoseStatus`` codes."""
 
 
 @torch.no_grad()
@@ -147,14 +57,14 @@ def estimate_absolute_pose(
     generator = generator or random_stream(0, "absolute pose")
     batch, n = points.shape[:2]
     if batch == 0 or n < MIN_INLIERS:
-        return _no_result(points, PoseStatus.TOO_FEW_POINTS)
+        return no_result(points, PinholeCamera(focal, principal), PoseStatus.TOO_FEW_POINTS)
     parts = []
     for part in chunk_ranges(batch, chunk_size_for(_bytes_per_image(config, points), config.max_chunk_bytes)):
         part_camera = PinholeCamera(focal[part], principal[part])
         part_mask = None if mask is None else mask[part]
         data = make_correspondences(points[part], pixels[part], part_camera, part_mask)
         parts.append(_estimate(data, config, generator))
-    return parts[0] if len(parts) == 1 else _concatenated(parts)
+    return concatenated(parts)
 
 
 def _estimate(data: Correspondences, config: RansacConfig, generator: torch.Generator) -> AbsolutePoseResult:
@@ -256,28 +166,7 @@ def _result(data: Correspondences, pose: Tensor, found: Tensor, config: RansacCo
     status = torch.where(count >= MIN_INLIERS, int(PoseStatus.OK), int(PoseStatus.TOO_FEW_INLIERS))
     status = torch.where(found, status, int(PoseStatus.NO_HYPOTHESIS))
     status = torch.where(data.usable.sum(-1) < MIN_INLIERS, int(PoseStatus.TOO_FEW_POINTS), status)
-    return AbsolutePoseResult(pp.SE3(se3), inliers, count, score, status)
-
-
-def _no_result(points: Tensor, status: PoseStatus) -> AbsolutePoseResult:
-    batch, n = points.shape[:2]
-    return AbsolutePoseResult(
-        pp.identity_SE3(batch, dtype=points.dtype, device=points.device),
-        points.new_zeros(batch, n, dtype=torch.bool),
-        points.new_zeros(batch, dtype=torch.int64),
-        points.new_zeros(batch),
-        points.new_full((batch,), int(status), dtype=torch.int64),
-    )
-
-
-def _concatenated(parts: list[AbsolutePoseResult]) -> AbsolutePoseResult:
-    return AbsolutePoseResult(
-        pp.SE3(torch.cat([torch.Tensor(part.cam_from_world) for part in parts])),
-        torch.cat([part.inliers for part in parts]),
-        torch.cat([part.inlier_count for part in parts]),
-        torch.cat([part.score for part in parts]),
-        torch.cat([part.status for part in parts]),
-    )
+    return AbsolutePoseResult(pp.SE3(se3), inliers, count, score, status, data.camera)
 
 
 def _bytes_per_image(config: RansacConfig, points: Tensor) -> int:

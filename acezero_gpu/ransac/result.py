@@ -1,0 +1,64 @@
+"""What a pose estimate consists of, whichever measurements it comes from."""
+
+from dataclasses import dataclass
+
+import pypose as pp
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.pnp import PoseStatus
+
+
+@dataclass(frozen=True, slots=True)
+class AbsolutePoseResult:
+    """One row per image."""
+
+    cam_from_world: Float[Tensor, "batch 7"]
+    """pypose SE3, world to camera; the identity where no pose was found."""
+    inliers: Bool[Tensor, "batch n"]
+    """Usable correspondences within the threshold of ``cam_from_world`` itself, in front of the camera."""
+    inlier_count: Int64[Tensor, " batch"]
+    """Their number."""
+    score: Float[Tensor, " batch"]
+    """Score of ``cam_from_world``; 0 where no pose was found."""
+    status: Int64[Tensor, " batch"]
+    """``PoseStatus`` codes."""
+    camera: PinholeCamera | None
+    """The camera that goes with each pose, one row per image: the given one, or with the focal length that was
+    estimated; None where no camera takes part, as for points with depth."""
+
+
+def no_result(
+    points: Float[Tensor, "batch n 3"], camera: PinholeCamera | None, status: PoseStatus
+) -> AbsolutePoseResult:
+    """The same failure for every image."""
+    batch, n = points.shape[:2]
+    return AbsolutePoseResult(
+        pp.identity_SE3(batch, dtype=points.dtype, device=points.device),
+        points.new_zeros(batch, n, dtype=torch.bool),
+        points.new_zeros(batch, dtype=torch.int64),
+        points.new_zeros(batch),
+        points.new_full((batch,), int(status), dtype=torch.int64),
+        camera,
+    )
+
+
+def concatenated(parts: list[AbsolutePoseResult]) -> AbsolutePoseResult:
+    """The results of chunks, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    cameras = [part.camera for part in parts if part.camera is not None]
+    camera = None
+    if cameras:
+        focal = torch.cat([part.focal_px for part in cameras])
+        camera = PinholeCamera(focal, torch.cat([part.principal_point_px for part in cameras]))
+    return AbsolutePoseResult(
+        pp.SE3(torch.cat([torch.Tensor(part.cam_from_world) for part in parts])),
+        torch.cat([part.inliers for part in parts]),
+        torch.cat([part.inlier_count for part in parts]),
+        torch.cat([part.score for part in parts]),
+        torch.cat([part.status for part in parts]),
+        camera,
+    )
