@@ -80,7 +80,7 @@ def test_a_round_learns_the_world(world):
     assert result.log[-1].loss < 0.2 * result.log[0].loss
     assert map_error(world, result) < 0.05
     assert torch.equal(result.cam_from_world, world.cam_from_world)
-    assert torch.equal(result.camera.focal_px, world.camera.focal_px)
+    assert torch.equal(result.camera.focal_px, world.camera.focal_px)  # held
     assert not any(parameter.requires_grad for parameter in result.head.parameters())
 
 
@@ -131,13 +131,13 @@ def test_poses_stay_while_they_wait(world, generator, name):
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_a_wrong_focal_length_moves_towards_the_truth(world, factor):
-    config = replace(CONFIG, calibration=CalibrationConfig(refine=True, lr=0.002))
+    short = replace(CONFIG.schedule, iterations=300)
+    config = replace(CONFIG, schedule=short, calibration=CalibrationConfig(refine=True, lr=0.002))
     result = train(world, config, focal_factor=factor)
     ratio = float(result.camera.focal_px[0] / world.camera.focal_px[0])
     assert abs(ratio - 1) < 0.3 * abs(factor - 1)
     assert result.log[-1].focal_px == pytest.approx(float(result.camera.focal_px[0]), rel=1e-3)
     assert torch.equal(result.camera.principal_point_px, world.camera.principal_point_px)
-    assert torch.equal(train(world, focal_factor=factor).camera.focal_px, factor * world.camera.focal_px)
 
 
 def test_a_distorting_lens_is_taken_into_account(world):
