@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.geometry import PinholeCamera, orthonormalise, se3_from_matrix
 from acezero_gpu.pnp import PoseStatus
 
 
@@ -62,3 +62,17 @@ def concatenated(parts: list[AbsolutePoseResult]) -> AbsolutePoseResult:
         torch.cat([part.status for part in parts]),
         camera,
     )
+
+
+def se3_or_identity(
+    cam_from_world: Float[Tensor, "batch 3 4"], found: Bool[Tensor, " batch"]
+) -> tuple[Float[Tensor, "batch 7"], Bool[Tensor, " batch"]]:
+    """The poses as they are handed out, with exact rotations; the identity where none was found.
+
+    Also ``found``, without the poses that are not finite.
+    """
+    rotation = orthonormalise(cam_from_world[..., :3])
+    se3 = se3_from_matrix(torch.cat([rotation, cam_from_world[..., 3:]], dim=-1)).tensor()
+    found = found & se3.isfinite().all(-1)
+    identity = torch.eye(7, dtype=se3.dtype, device=se3.device)[6]  # a list would be copied to the device
+    return torch.where(found[:, None], se3, identity), found
