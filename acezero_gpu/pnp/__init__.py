@@ -1,5 +1,6 @@
 """Absolute pose from point correspondences: minimal solver and non-linear refinement."""
 
+from acezero_gpu.pnp.differentiable import PoseRefinement, refine_implicit, refine_unrolled
 from acezero_gpu.pnp.levenberg_marquardt import RefinedPose, RefinementConfig, refine_absolute_pose
 from acezero_gpu.pnp.p3p import P3PSolutions, p3p
 from acezero_gpu.pnp.robust_loss import ROBUST_LOSSES, LossName, RobustLoss, robust_loss
@@ -9,11 +10,14 @@ __all__ = [
     "ROBUST_LOSSES",
     "LossName",
     "P3PSolutions",
+    "PoseRefinement",
     "PoseStatus",
     "RefinedPose",
     "RefinementConfig",
     "RobustLoss",
     "p3p",
     "refine_absolute_pose",
+    "refine_implicit",
+    "refine_unrolled",
     "robust_loss",
 ]
