@@ -1,6 +1,7 @@
 """Absolute pose from point correspondences: minimal solver and non-linear refinement."""
 
 from acezero_gpu.pnp.differentiable import PoseRefinement, refine_implicit, refine_unrolled
+from acezero_gpu.pnp.focal_refinement import RefinedPoseAndFocal, refine_pose_and_focal
 from acezero_gpu.pnp.levenberg_marquardt import RefinedPose, RefinementConfig, refine_absolute_pose
 from acezero_gpu.pnp.p3p import P3PSolutions, p3p
 from acezero_gpu.pnp.robust_loss import ROBUST_LOSSES, LossName, RobustLoss, robust_loss
@@ -13,11 +14,13 @@ __all__ = [
     "PoseRefinement",
     "PoseStatus",
     "RefinedPose",
+    "RefinedPoseAndFocal",
     "RefinementConfig",
     "RobustLoss",
     "p3p",
     "refine_absolute_pose",
     "refine_implicit",
+    "refine_pose_and_focal",
     "refine_unrolled",
     "robust_loss",
 ]

@@ -174,7 +174,7 @@ def consistent_hypotheses(
     Where too few samples pass, the least different ones follow. Triangles without an area give no valid
     hypothesis. The rotation turns the triad of one triangle (first edge, normal) onto that of the other.
     """
-    batch, drawn, _ = samples.shape
+    drawn = samples.shape[1]
 
     def triangles(rows: Tensor) -> tuple[Tensor, Tensor]:
         corners = rows.gather(1, samples.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, (drawn, 3))
