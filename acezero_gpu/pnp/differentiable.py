@@ -58,11 +58,10 @@ def refine_implicit(
 
     for the step ``delta`` of the pose in the camera frame and the exact Hessian ``H`` of the robust cost (that
     of Gauss-Newton would be wrong by the size of the residuals). It is formed as one Newton step whose value
-    is subtracted again. Second derivatives through the pose are not those of the minimum: unroll for them.
+    is subtracted again, for which about 20 numbers per correspondence are kept.
 
-    ``cam_from_world`` and ``cost`` carry gradients, ``normal_matrix`` is a constant. ``initial`` gets none:
-    the minimum does not depend on it. Losses with a kink (``truncated``) are differentiated with their set of
-    inliers held fixed.
+    ``cam_from_world`` and ``cost`` carry gradients of first order (unroll for higher ones); ``normal_matrix``
+    is a constant, and ``initial`` gets no gradient. The inliers of ``truncated`` are held fixed.
 
     The theorem needs a minimum. Where the gradient has not vanished (``CONVERGED_SHARE``) or ``H`` is not
     positive definite, the status is ``NOT_CONVERGED``; the pose is still returned. There, and where the
@@ -80,13 +79,11 @@ def refine_implicit(
             points, pixels, camera, initial, config, weights=weights, loss_scale_px=loss_scale_px
         )
         solved = refined.status == int(PoseStatus.OK)
-        factor, converged = _minimum(
-            problem.where(solved), _where(solved, refined.cam_from_world, _identity(initial))
-        )
-        stuck = solved & ~converged
-        status = torch.where(stuck, int(PoseStatus.NOT_CONVERGED), refined.status)
-        solved = solved & converged
         pose = _where(solved, refined.cam_from_world, _identity(initial))
+        factor, converged = _minimum(problem.where(solved), pose)
+        status = torch.where(solved & ~converged, int(PoseStatus.NOT_CONVERGED), refined.status)
+        solved = solved & converged
+        pose = _where(solved, pose, _identity(initial))
     clean = problem.where(solved)
     terms = pose_residuals(clean, pose)
     delta = -factor.where(solved).solve(half_gradient(clean, terms))
@@ -120,7 +117,7 @@ def refine_unrolled(
     the latter the initial pose is returned and all gradients are zero.
 
     The steps are taken once without a graph, to learn which problems fail, and once more with those replaced
-    by harmless ones. Memory: about 100 numbers per correspondence and step.
+    by harmless ones. About 50 numbers per correspondence and step are kept.
 
     Reference: Domke, Generic methods for optimization-based modeling, AISTATS 2012. ACE0 has no counterpart.
     """

@@ -236,6 +236,7 @@ def test_without_any_inlier_there_is_no_gradient(device, gradient, loss):
     inputs, initial = make_inputs(batch=2, device=device, start=0.002)
     with torch.no_grad():
         inputs["pixels"][1] += 1000.0
+    inputs["initial"] = initial.requires_grad_()  # no gradient either, although it is what comes back
     result, grads = gradients_of(inputs, initial, gradient, loss)
     assert result.status.tolist() == [PoseStatus.OK, PoseStatus.NOT_REFINED]
     assert torch.equal(result.cam_from_world[1], initial[1])
@@ -333,6 +334,19 @@ def test_unrolled_steps_reach_the_initial_pose_and_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda f: one_step(initial, 100 * f), unit, eps=1e-5, atol=1e-5)
 
 
+def test_unrolled_steps_raise_the_damping_until_they_can_be_taken(device):
+    """From kilometres away a turn and a shift look alike: in float32 the undamped equations are singular."""
+    inputs, initial = make_inputs(size=(6, 8), dtype=torch.float32, device=device)
+    initial[:, 2, 3] += 3000.0
+    layer = PoseRefinement(RefinementConfig(iterations=40, initial_damping=1e-9), gradient="unrolled")
+    still = PoseRefinement(RefinementConfig(iterations=0), gradient="unrolled")
+    camera = PinholeCamera(inputs["focal"], inputs["principal"])
+    start, end = (
+        refine(inputs["points"], inputs["pixels"], camera, initial).cost for refine in (still, layer)
+    )
+    assert (end < 0.1 * start).all()
+
+
 def test_gradients_pass_through_the_seven_numbers_of_pypose():
     inputs, initial = make_inputs(batch=2)
     fixed = {k: v.detach() for k, v in inputs.items()}
@@ -353,6 +367,17 @@ def test_gradients_pass_through_function_transforms():
     pose = refine(inputs, initial).cam_from_world
     rows = [torch.autograd.grad(e, inputs["focal"], retain_graph=True)[0] for e in pose.flatten()]
     assert torch.allclose(jacobian.flatten(0, 2), torch.stack(rows), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_no_value_is_asked_for_on_the_way_there_and_back(gradient):
+    """On the meta device tensors have no values: whatever would wait for the device raises."""
+    inputs, initial = make_inputs()
+    inputs = {k: v.detach().to("meta").requires_grad_() for k, v in inputs.items()}
+    for loss, _ in CONVERGING:
+        result, grads = gradients_of(inputs, initial.to("meta"), gradient, loss, 2)
+        assert result.status.shape == (2,)
+        assert grads["points"].shape == inputs["points"].shape
 
 
 def test_the_layer_says_what_it_is_and_what_it_cannot_be():
