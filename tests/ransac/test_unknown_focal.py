@@ -1,0 +1,370 @@
+"""Poses with unknown focal lengths: accuracy against COLMAP, planes, isolation, chunks, refusals."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference.posed_scene import random_poses
+from reference.slow_absolute_pose import p3p_one
+
+from acezero_gpu.geometry import (
+    PinholeCamera,
+    camera_centres,
+    invert,
+    matrix_from_se3,
+    reproject,
+    rotation_angle_deg,
+    transform_points,
+)
+from acezero_gpu.pnp import PoseStatus
+from acezero_gpu.ransac.absolute_pose import make_correspondences
+from acezero_gpu.ransac.focal_hypotheses import sweep_hypotheses
+from acezero_gpu.ransac.unknown_focal import FocalRansacConfig, estimate_pose_and_focal
+
+SIZE = (640.0, 480.0)
+DIAGONAL = 800.0
+SMALL = FocalRansacConfig(samples=96, prescore_keep=16)
+
+
+class Scene:
+    """Points two to six metres away, or on a plane; focal lengths of 0.4 to 3 diagonals; known truth."""
+
+    def __init__(
+        self,
+        batch,
+        n=200,
+        *,
+        outliers=0.0,
+        noise_px=0.0,
+        noise=0.0,
+        plane="",
+        seed=0,
+        dtype=None,
+        device="cpu",
+    ):
+        g = torch.Generator().manual_seed(seed)
+
+        def uniform(*shape):
+            return torch.rand(*shape, generator=g, dtype=torch.float64)
+
+        self.focal = DIAGONAL * 0.4 * (3 / 0.4) ** uniform(batch)
+        principal = torch.tensor(SIZE, dtype=torch.float64) / 2
+        pixels = uniform(batch, n, 2) * torch.tensor(SIZE)
+        rays = (pixels - principal) / self.focal[:, None, None]
+        depth = 2 + 4 * uniform(batch, n, 1)
+        if plane:
+            slope = 2 * self.focal[:, None, None] / DIAGONAL if plane == "tilted" else 0
+            depth = 4 / (1 + slope * rays[..., :1])
+        points_cam = torch.cat([rays, torch.ones_like(depth)], dim=-1) * depth
+        low, high = points_cam.amin(1, keepdim=True), points_cam.amax(1, keepdim=True)
+        box = low + (high - low) * uniform(batch, n, 3)
+        self.outlier = uniform(batch, n) < outliers
+        self.pose = random_poses(batch, g)
+        points = transform_points(invert(self.pose), torch.where(self.outlier[..., None], box, points_cam))
+        points = points + noise * torch.randn(batch, n, 3, generator=g, dtype=torch.float64)
+        pixels = pixels + noise_px * torch.randn(batch, n, 2, generator=g, dtype=torch.float64)
+        to = {"dtype": dtype or torch.float32, "device": device}
+        self.points, self.pixels, self.principal = points.to(**to), pixels.to(**to), principal.to(**to)
+
+    @property
+    def inputs(self):
+        return self.points, self.pixels, self.principal
+
+    def focal_errors(self, result) -> torch.Tensor:
+        assert torch.equal(result.camera.focal_px[:, 0], result.camera.focal_px[:, 1])
+        return (result.camera.focal_px[:, 0].cpu().double() / self.focal - 1).abs()
+
+    def succeeded(self, result) -> torch.Tensor:
+        """Focal length within 5 %, rotation within a degree."""
+        estimate = matrix_from_se3(result.cam_from_world).cpu().double()
+        turned = rotation_angle_deg(estimate[..., :3], self.pose[..., :3])
+        return (self.focal_errors(result) < 0.05) & (turned < 1) & (result.status.cpu() == PoseStatus.OK)
+
+
+@pytest.mark.parametrize(("outliers", "least"), [(0.3, 20), (0.6, 20), (0.8, 19)])
+@pytest.mark.parametrize("noise", [{"noise_px": 1.5}, {"noise": 0.02}], ids=["pixels", "points"])
+def test_outliers_are_borne(device, outliers, least, noise):
+    scene = Scene(20, 1000, outliers=outliers, **noise, seed=1, device=device)
+    # two centimetres are up to 24 pixels through the longest lens
+    config = FocalRansacConfig(max_error_px=10.0 if "noise_px" in noise else 20.0)
+    result = estimate_pose_and_focal(*scene.inputs, config)
+    assert scene.succeeded(result).sum() >= least
+    assert scene.focal_errors(result).median() < 0.005
+
+
+def test_as_accurate_as_colmap():
+    scene = Scene(12, 400, outliers=0.5, noise_px=1.5, seed=2)
+    theirs = []
+    estimation, refinement = (
+        pycolmap.AbsolutePoseEstimationOptions(),
+        pycolmap.AbsolutePoseRefinementOptions(),
+    )
+    estimation.estimate_focal_length = refinement.refine_focal_length = True
+    estimation.ransac.max_error = 10.0
+    for points, pixels in zip(scene.points, scene.pixels, strict=True):
+        camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=640, height=480, params=[960.0, 320.0, 240.0])
+        inputs = pixels.double().numpy(), points.double().numpy(), camera
+        assert pycolmap.estimate_and_refine_absolute_pose(*inputs, estimation, refinement) is not None
+        theirs.append(camera.params[0])
+    best = np.abs(np.array(theirs) / scene.focal.numpy() - 1)
+    result = estimate_pose_and_focal(*scene.inputs)
+    assert scene.succeeded(result).all()
+    assert scene.focal_errors(result).median() < 1.1 * np.median(best)
+
+
+@pytest.mark.parametrize("plane", ["", "tilted"], ids=["deep", "tilted plane"])
+def test_exact_points_give_the_exact_focal_length(device, dtype, plane):
+    scene = Scene(6, outliers=0.3, plane=plane, dtype=dtype, device=device)
+    result = estimate_pose_and_focal(*scene.inputs, SMALL)
+    assert (result.status == PoseStatus.OK).all()
+    small = 1e-4 if dtype == torch.float32 else 1e-9
+    assert scene.focal_errors(result).max() < small
+    pose = matrix_from_se3(result.cam_from_world).cpu().double()
+    assert (camera_centres(pose) - camera_centres(scene.pose)).norm(dim=-1).max() < 20 * small
+
+
+@pytest.mark.parametrize("n", [8, 50, 1000])
+@pytest.mark.parametrize("noise_px", [0.0, 1.5])
+def test_a_plane_that_faces_the_camera_leaves_the_focal_length_open(device, n, noise_px):
+    flat = Scene(40, n, noise_px=noise_px, plane="frontal", device=device)
+    result = estimate_pose_and_focal(*flat.inputs, SMALL)
+    assert (result.status == PoseStatus.FOCAL_UNDETERMINED).all()
+    assert (result.inlier_count >= n - 1).all()
+    deep = Scene(40, n, noise_px=noise_px, device=device)
+    result = estimate_pose_and_focal(*deep.inputs, SMALL)
+    assert (result.status == PoseStatus.OK).float().mean() > 0.9
+    assert deep.focal_errors(result)[result.status.cpu() == PoseStatus.OK].max() < 0.1
+
+
+def test_a_larger_allowed_deviation_accepts_more():
+    flat = Scene(40, 50, noise_px=1.5, plane="frontal")
+    lenient = estimate_pose_and_focal(*flat.inputs, replace(SMALL, max_focal_deviation=1e6))
+    assert (lenient.status == PoseStatus.OK).float().mean() > 0.3
+    deep = Scene(40, 50, noise_px=1.5)
+    strict = estimate_pose_and_focal(*deep.inputs, replace(SMALL, max_focal_deviation=1e-6))
+    assert (strict.status == PoseStatus.FOCAL_UNDETERMINED).all()
+
+
+@pytest.mark.parametrize("score", ["soft", "count", "msac"])
+def test_result_counts_at_the_returned_pose_and_focal_length(device, dtype, score):
+    scene = Scene(3, outliers=0.4, noise_px=2.0, dtype=dtype, device=device)
+    result = estimate_pose_and_focal(*scene.inputs, replace(SMALL, score=score))
+    seen = reproject(scene.points, matrix_from_se3(result.cam_from_world), result.camera)
+    error = (seen.pixels - scene.pixels).norm(dim=-1)
+    undecided = (error - 10).abs() < 1e-2
+    expected = (error < 10) & (seen.depth > 0)
+    assert torch.equal(result.inliers & ~undecided, expected & ~undecided)
+    assert torch.equal(result.inlier_count, result.inliers.sum(-1))
+    assert torch.equal(result.camera.principal_point_px, scene.principal.expand(3, 2))
+    truth = ~scene.outlier.to(device)
+    assert ((result.inliers & truth).sum(-1) > 0.97 * truth.sum(-1)).all()
+
+
+def test_the_sweep_solves_each_sample_at_each_focal_length():
+    """Against PoseLib, one sample and one focal length at a time."""
+    scene = Scene(2, 30, dtype=torch.float64)
+    offsets = scene.pixels - scene.principal
+    ones = torch.ones(2, 2, dtype=torch.float64)
+    unit = PinholeCamera(ones, torch.zeros_like(ones))
+    data = make_correspondences(scene.points, offsets, unit, None)
+    samples = torch.randint(30, (2, 5, 3), generator=torch.Generator().manual_seed(0))
+    focals = scene.focal[:, None] * torch.tensor([0.8, 1.0, 1.3])
+    swept = sweep_hypotheses(data, samples, focals)
+    assert torch.equal(swept.focal, focals.repeat_interleave(20, 1))
+    poses = swept.cam_from_world.view(2, 3, 5, 4, 3, 4)
+    valid = (swept.score == 0).view(2, 3, 5, 4)
+    scored = swept.scored(data, 10.0, "count").score
+    assert torch.equal(scored >= 3, swept.score == 0)  # its own three points
+    assert torch.equal(scored < 0, swept.score < 0)
+    for image in range(2):
+        for k in range(3):
+            for s, sample in enumerate(samples[image]):
+                rays = torch.cat([offsets[image, sample], focals[image, k].expand(3, 1)], dim=-1)
+                rays = torch.nn.functional.normalize(rays, dim=-1).numpy()
+                theirs = p3p_one(rays, scene.points[image, sample].numpy())
+                ours = poses[image, k, s][valid[image, k, s]].numpy()
+                for pose in theirs:
+                    assert min([np.abs(pose - own).max() for own in ours], default=1.0) < 1e-5
+
+
+def same(a, b, rows) -> bool:
+    fields = ("inliers", "inlier_count", "score", "status")
+    poses = torch.equal(torch.Tensor(a.cam_from_world)[rows], torch.Tensor(b.cam_from_world)[rows])
+    focal = torch.equal(a.camera.focal_px[rows], b.camera.focal_px[rows])
+    return poses and focal and all(torch.equal(getattr(a, f)[rows], getattr(b, f)[rows]) for f in fields)
+
+
+def test_bad_images_are_reported_and_leave_the_others_bit_identical(device):
+    scene = Scene(12, outliers=0.3, noise_px=1.5, device=device)
+    diagonal = torch.full((12,), DIAGONAL, device=device)
+    clean = estimate_pose_and_focal(*scene.inputs, SMALL, image_diagonal_px=diagonal)
+    assert (clean.status == PoseStatus.OK).all()
+    points, pixels, principal = (x.clone() for x in scene.inputs)
+    principal = principal.expand(12, 2).clone()
+    mask = torch.ones(points.shape[:2], dtype=torch.bool, device=device)
+    points[1] = math.nan
+    points[2] = torch.tensor([0.0, 0.0, 3.0], device=device)
+    pixels[2] = principal[2]  # even at the identity, nothing is an inlier
+    line = torch.linspace(-1, 1, points.shape[1], device=device)[:, None]
+    points[3] = line * torch.tensor([1.0, 2.0, 3.0], device=device)
+    mask[4, 3:] = False
+    pixels[5] = math.inf
+    principal[6] = math.nan
+    diagonal[7], diagonal[8], diagonal[9] = 0.0, math.nan, -DIAGONAL
+    points[10] = 1e30
+    result = estimate_pose_and_focal(points, pixels, principal, SMALL, image_diagonal_px=diagonal, mask=mask)
+    S = PoseStatus
+    assert result.status[[1, 4, 5, 6, 7, 8, 9]].tolist() == [S.TOO_FEW_POINTS] * 7
+    assert result.status[[2, 3]].tolist() == [S.NO_HYPOTHESIS] * 2
+    assert result.status[10] != S.OK
+    failed = [*range(1, 10)]
+    assert (result.inlier_count[failed] == 0).all()
+    assert (result.score[failed] == 0).all()
+    assert result.camera.focal_px[failed].isnan().all()
+    identity = torch.tensor([0.0, 0, 0, 0, 0, 0, 1], device=device)
+    assert torch.equal(torch.Tensor(result.cam_from_world)[failed], identity.expand(9, 7))
+    assert torch.Tensor(result.cam_from_world).isfinite().all()
+    assert same(result, clean, [0, 11])
+
+
+def test_points_behind_the_camera_are_never_inliers():
+    """A mirrored scene reprojects perfectly behind the camera; it must not count."""
+    scene = Scene(2, dtype=torch.float64)
+    mirrored = transform_points(invert(scene.pose), -transform_points(scene.pose, scene.points))
+    behind = torch.arange(200) % 3 == 0
+    points = torch.where(behind[None, :, None], mirrored, scene.points)
+    result = estimate_pose_and_focal(points, scene.pixels, scene.principal, SMALL)
+    assert torch.equal(result.inliers, ~behind.expand(2, 200))
+    nothing = estimate_pose_and_focal(mirrored, scene.pixels, scene.principal, SMALL)
+    assert (nothing.inlier_count < 60).all()
+
+
+def test_noise_alone_has_no_focal_length():
+    scene = Scene(30, 300, outliers=1.0, seed=7)
+    result = estimate_pose_and_focal(*scene.inputs, SMALL)
+    assert (result.inlier_count < 20).all()
+    assert (result.status != PoseStatus.OK).float().mean() > 0.5
+
+
+def test_masked_images_equal_images_without_the_masked_points(device):
+    scene = Scene(4, outliers=0.3, noise_px=1.5, device=device)
+    mask = torch.rand(4, 200, generator=torch.Generator().manual_seed(5)).to(device) < 0.7
+    garbage = torch.where(mask[..., None], scene.points, 1e6)
+    result = estimate_pose_and_focal(garbage, scene.pixels, scene.principal, SMALL, mask=mask)
+    assert not result.inliers[~mask].any()
+    again = estimate_pose_and_focal(*scene.inputs, SMALL, mask=mask)
+    assert same(result, again, [0, 1, 2, 3])
+    assert scene.succeeded(result).all()
+
+
+def test_batch_equals_chunks_and_the_same_generator_the_same_result(device):
+    scene = Scene(4, outliers=0.4, noise_px=1.5, device=device)
+
+    def run(config):
+        return estimate_pose_and_focal(*scene.inputs, config, generator=torch.Generator().manual_seed(3))
+
+    whole, chunked = run(SMALL), run(replace(SMALL, max_chunk_bytes=1))
+    assert torch.allclose(whole.camera.focal_px, chunked.camera.focal_px, rtol=1e-4)
+    assert torch.equal(whole.status, chunked.status)
+    assert same(whole, run(SMALL), range(4))
+    unseeded = estimate_pose_and_focal(*scene.inputs, SMALL)
+    assert same(unseeded, estimate_pose_and_focal(*scene.inputs, SMALL), range(4))
+
+
+def test_shared_inputs_equal_those_of_each_image_and_the_diagonal_has_a_default():
+    scene = Scene(3, noise_px=1.0)
+    pixels = scene.pixels[0]
+    own = estimate_pose_and_focal(scene.points, pixels.expand(3, -1, 2), scene.principal.expand(3, 2), SMALL)
+    shared = estimate_pose_and_focal(scene.points, pixels, scene.principal, SMALL)
+    assert same(own, shared, range(3))
+    given = estimate_pose_and_focal(
+        scene.points, pixels, scene.principal, SMALL, image_diagonal_px=torch.tensor(DIAGONAL)
+    )
+    assert same(given, shared, range(3))
+
+
+def test_the_range_is_in_diagonals_of_the_image():
+    """With one focal length in the sweep the refinement cannot come from far away; the diagonal moves it."""
+    scene = Scene(10, noise_px=0.5)
+    one = replace(SMALL, focals=1, min_focal_diagonals=1.0, max_focal_diagonals=1.0)
+    right = estimate_pose_and_focal(*scene.inputs, one, image_diagonal_px=scene.focal.float())
+    assert scene.succeeded(right).all()
+    wrong = estimate_pose_and_focal(*scene.inputs, one, image_diagonal_px=20 * scene.focal.float())
+    assert scene.succeeded(wrong).sum() < 5
+
+
+@given(seed=st.integers(0, 1000), zoom=st.floats(0.1, 10.0), scale=st.floats(0.05, 20.0))
+@settings(max_examples=10, deadline=None)
+def test_scaling_the_image_or_the_world_scales_the_result(seed, zoom, scale):
+    scene = Scene(1, 60, seed=seed, dtype=torch.float64)
+    config = replace(SMALL, max_error_px=10.0 * zoom)
+    result = estimate_pose_and_focal(
+        scene.points * scale, scene.pixels * zoom, scene.principal * zoom, config
+    )
+    assert result.inlier_count.item() == 60
+    assert abs(result.camera.focal_px[0, 0].item() / (zoom * scene.focal.item()) - 1) < 1e-7
+    translation = matrix_from_se3(result.cam_from_world)[..., 3] / scale
+    assert (translation - scene.pose[..., 3]).abs().max() < 1e-5
+
+
+REFUSED = {
+    r"points must have the shape \(batch, n, 3\)": {"points": torch.zeros(2, 9, 2)},
+    "points must be float32 or float64": {
+        "points": torch.zeros(2, 9, 3, dtype=torch.float16),
+        "principal_point_px": torch.zeros(2, dtype=torch.float16),
+    },
+    "pixels must have the shape": {"pixels": torch.zeros(8, 2)},
+    "pixels is torch.float64": {"pixels": torch.zeros(9, 2, dtype=torch.float64)},
+    r"principal_point_px must have the shape \(2,\) or \(2, 2\)": {"principal_point_px": torch.ones(3, 2)},
+    "principal_point_px is torch.float64": {"principal_point_px": torch.ones(2, dtype=torch.float64)},
+    r"image_diagonal_px must have the shape \(\) or \(2,\)": {"image_diagonal_px": torch.ones(3)},
+    "image_diagonal_px is torch.float32 on meta": {"image_diagonal_px": torch.ones(2, device="meta")},
+    "mask must be bool": {"mask": torch.ones(2, 9)},
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_wrong_inputs_are_refused_with_a_sentence(sentence):
+    inputs = {
+        "points": torch.zeros(2, 9, 3),
+        "pixels": torch.zeros(9, 2),
+        "principal_point_px": torch.ones(2),
+    }
+    with pytest.raises(ValueError, match=sentence):
+        estimate_pose_and_focal(**(inputs | REFUSED[sentence]))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"samples": 0},
+        {"focals": 0},
+        {"max_error_px": 0.0},
+        {"min_focal_diagonals": 0.0},
+        {"min_focal_diagonals": 9.0},
+    ],
+)
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=f"FocalRansacConfig.*{next(iter(bad))}"):
+        FocalRansacConfig(**bad)
+
+
+def test_nothing_waits_for_the_device():
+    """Tensors without data refuse ``item``, ``nonzero`` and boolean indexing, all that would synchronise."""
+    points, pixels = torch.zeros(3, 200, 3, device="meta"), torch.zeros(200, 2, device="meta")
+    result = estimate_pose_and_focal(points, pixels, torch.zeros(2, device="meta"), SMALL)
+    assert result.inliers.shape == (3, 200)
+    assert result.camera.focal_px.device.type == "meta"
+
+
+@pytest.mark.parametrize(("batch", "n"), [(0, 50), (0, 0), (3, 0), (3, 3)])
+def test_nothing_to_do(batch, n):
+    result = estimate_pose_and_focal(torch.zeros(batch, n, 3), torch.zeros(n, 2), torch.ones(2))
+    assert result.cam_from_world.shape == (batch, 7)
+    assert result.camera.focal_px.shape == (batch, 2)
+    assert result.status.tolist() == [PoseStatus.TOO_FEW_POINTS] * batch
