@@ -224,6 +224,23 @@ def test_bad_images_are_reported_and_leave_the_others_bit_identical(device):
     assert same(result, clean, [0, 11])
 
 
+BAD_VALUES = [math.nan, math.inf, -math.inf, 0.0, 1e30, -1e38]
+
+
+@given(seed=st.integers(0, 1000), value=st.sampled_from(BAD_VALUES), share=st.floats(0.0, 1.0))
+@settings(max_examples=20, deadline=None)
+def test_whatever_is_in_one_image_the_other_is_bit_identical(seed, value, share):
+    points, points_cam, _, _ = depth_scene(2, 30, outliers=0.3, noise=0.02)
+    clean = estimate_rigid_pose(points, points_cam, SMALL)
+    g = torch.Generator().manual_seed(seed)
+    points[0] = torch.where(torch.rand(30, 3, generator=g) < share, value, points[0])
+    points_cam[0] = torch.where(torch.rand(30, 3, generator=g) < share / 2, value, points_cam[0])
+    result = estimate_rigid_pose(points, points_cam, SMALL)
+    assert same(result, clean, [1])
+    assert torch.Tensor(result.cam_from_world).isfinite().all()
+    assert result.score.isfinite().all()
+
+
 def test_one_bad_pair_does_not_cost_its_image_the_pose(device):
     points, points_cam, pose, _ = depth_scene(5, outliers=0.3, device=device)
     points[0, 0], points[1, 0], points_cam[2, 0] = math.nan, 1e30, -math.inf

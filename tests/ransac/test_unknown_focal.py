@@ -232,6 +232,24 @@ def test_bad_images_are_reported_and_leave_the_others_bit_identical(device):
     assert same(result, clean, [0, 11])
 
 
+BAD_VALUES = [math.nan, math.inf, -math.inf, 0.0, 1e30, -1e38]
+
+
+@given(seed=st.integers(0, 1000), value=st.sampled_from(BAD_VALUES), share=st.floats(0.0, 1.0))
+@settings(max_examples=20, deadline=None)
+def test_whatever_is_in_one_image_the_other_is_bit_identical(seed, value, share):
+    scene = Scene(2, 30, outliers=0.3, noise_px=1.0)
+    clean = estimate_pose_and_focal(*scene.inputs, SMALL)
+    g = torch.Generator().manual_seed(seed)
+    points, pixels = scene.points.clone(), scene.pixels.clone()
+    points[0] = torch.where(torch.rand(30, 3, generator=g) < share, value, points[0])
+    pixels[0] = torch.where(torch.rand(30, 2, generator=g) < share / 2, value, pixels[0])
+    result = estimate_pose_and_focal(points, pixels, scene.principal, SMALL)
+    assert same(result, clean, [1])
+    assert torch.Tensor(result.cam_from_world).isfinite().all()
+    assert result.score.isfinite().all()
+
+
 def test_points_behind_the_camera_are_never_inliers():
     """A mirrored scene reprojects perfectly behind the camera; it must not count."""
     scene = Scene(2, dtype=torch.float64)
