@@ -3,5 +3,15 @@
 from acezero_gpu.ransac.absolute_pose import estimate_absolute_pose
 from acezero_gpu.ransac.config import RansacConfig
 from acezero_gpu.ransac.result import AbsolutePoseResult
+from acezero_gpu.ransac.rigid_pose import RigidRansacConfig, estimate_rigid_pose
+from acezero_gpu.ransac.unknown_focal import FocalRansacConfig, estimate_pose_and_focal
 
-__all__ = ["AbsolutePoseResult", "RansacConfig", "estimate_absolute_pose"]
+__all__ = [
+    "AbsolutePoseResult",
+    "FocalRansacConfig",
+    "RansacConfig",
+    "RigidRansacConfig",
+    "estimate_absolute_pose",
+    "estimate_pose_and_focal",
+    "estimate_rigid_pose",
+]
