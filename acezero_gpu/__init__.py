@@ -12,6 +12,8 @@ _HOME = {
     "FocalRansacConfig": "ransac",
     "ImageBank": "reconstruction",
     "PinholeCamera": "geometry",
+    "PoseDistributionConfig": "ransac",
+    "PoseRefinement": "pnp",
     "PosedViews": "data",
     "RansacConfig": "ransac",
     "ReconstructionConfig": "config",
@@ -24,10 +26,12 @@ _HOME = {
     "evaluate_poses": "evaluation",
     "load_grey": "data",
     "make_encoder": "network",
+    "pose_loss": "ransac",
     "preset": "config",
     "reconstruct": "reconstruction",
     "register_images": "registration",
     "resolve_images": "data",
+    "sample_pose_distribution": "ransac",
     "train_map": "mapping",
 }
 
