@@ -8,12 +8,17 @@ from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, compose, orthonormalise
 from acezero_gpu.geometry.reprojection import MIN_DEPTH
-from acezero_gpu.pnp.robust_loss import LossName, RobustLoss, robust_loss
+from acezero_gpu.pnp.robust_loss import ROBUST_LOSSES, LossName, robust_loss
 from acezero_gpu.pnp.status import PoseStatus
+from acezero_gpu.runtime import compiled
 
 _BEHIND_PX = 1e4
 """Residual counted for a point behind the camera: constant, so it has no gradient, but a step that moves a
 point behind raises the cost and is rejected."""
+
+_UPPER = [(i, j) for i in range(6) for j in range(i, 6)]
+_PLACES = [_UPPER.index((min(i, j), max(i, j))) for i in range(6) for j in range(6)]
+"""For each entry of a symmetric 6x6 matrix, row by row, its place in the upper triangle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class RefinementConfig:
     """Factor on the damping after a step that lowered the cost."""
     damping_increase: float = 10.0
     """Factor on the damping after a step that was rejected."""
+    compile: bool = False
+    """Sum over the points in one fused pass, made by ``torch.compile``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +55,16 @@ class RefinedPose:
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
-    """Inputs with one row per component and all batch dimensions expanded."""
+class ReprojectionProblem:
+    """Correspondences with one row per component, as the inner loop wants them."""
 
     points_h: Float[Tensor, "*batch 4 n"]
+    """Homogeneous world points; finite also where the weight is zero."""
     pixels: Float[Tensor, "*batch 2 n"]
+    """Finite also where the weight is zero."""
     weights: Float[Tensor, "*batch n"]
-    focal: Float[Tensor, "*#batch 2"]
-    principal: Float[Tensor, "*#batch 2"]
-    loss: RobustLoss
-    scale_px: float | Float[Tensor, "*#batch 1"]
+    camera: PinholeCamera
+    """Its batch dimensions broadcast against those of the poses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +99,37 @@ def refine_absolute_pose(
     image at a time.
     """
     config = config or RefinementConfig()
-    problem = _problem(points, pixels, camera, initial, config, weights, loss_scale_px)
-    state = _linearise(problem, initial)
+    batch, n = initial.shape[:-2], points.shape[-2]
+    if weights is None:
+        weights = points.new_ones(n)
+    used = weights > 0
+    points = torch.where(used[..., None], points, 0).transpose(-1, -2)
+    points_h = torch.cat([points, torch.ones_like(points[..., :1, :])], dim=-2)
+    pixels = torch.where(used[..., None], pixels, 0).transpose(-1, -2)
+    problem = ReprojectionProblem(
+        points_h.expand(*batch, 4, n).contiguous(),
+        pixels.expand(*batch, 2, n),
+        weights.to(points.dtype).expand(*batch, n),
+        camera,
+    )
+    return minimise_reprojection(problem, initial, config, loss_scale_px)
+
+
+def minimise_reprojection(
+    problem: ReprojectionProblem,
+    initial: Float[Tensor, "*batch 3 4"],
+    config: RefinementConfig,
+    loss_scale_px: Float[Tensor, "*#batch"] | None = None,
+) -> RefinedPose:
+    """``refine_absolute_pose`` on rows that are laid out already."""
+    if loss_scale_px is None:
+        loss_scale_px = initial.new_full((), config.loss_scale_px)
+    scale = loss_scale_px[..., None]
+    linearise = _linearise_fused if config.compile and initial.dim() == 3 else _linearise
+    state = linearise(problem, initial, config.loss, scale)
     damping = torch.full_like(state.cost, config.initial_damping)
     for _ in range(config.iterations):
-        trial = _linearise(problem, _stepped(state, damping))
+        trial = linearise(problem, _stepped(state, damping), config.loss, scale)
         better = trial.cost < state.cost  # false for NaN
         damping = damping * torch.where(better, config.damping_decrease, config.damping_increase)
         damping = damping.clamp(1e-9, 1e9)
@@ -114,42 +147,21 @@ def refine_absolute_pose(
     return RefinedPose(pose, state.cost, state.normal, status)
 
 
-def _problem(
-    points: Tensor,
-    pixels: Tensor,
-    camera: PinholeCamera,
-    initial: Tensor,
-    config: RefinementConfig,
-    weights: Tensor | None,
-    loss_scale_px: Tensor | None,
-) -> _Problem:
-    batch, n = initial.shape[:-2], points.shape[-2]
-    if weights is None:
-        weights = points.new_ones(n)
-    used = weights > 0
-    points = torch.where(used[..., None], points, 0).transpose(-1, -2)
-    points_h = torch.cat([points, torch.ones_like(points[..., :1, :])], dim=-2)
-    pixels = torch.where(used[..., None], pixels, 0).transpose(-1, -2)
-    return _Problem(
-        points_h.expand(*batch, 4, n).contiguous(),
-        pixels.expand(*batch, 2, n),
-        weights.to(points.dtype).expand(*batch, n),
-        camera.focal_px,
-        camera.principal_point_px,
-        robust_loss(config.loss),
-        config.loss_scale_px if loss_scale_px is None else loss_scale_px[..., None],
-    )
-
-
-def _linearise(problem: _Problem, pose: Tensor) -> _State:
+def _linearise(problem: ReprojectionProblem, pose: Tensor, loss_name: LossName, scale: Tensor) -> _State:
     """Cost, ``JᵀWJ`` and ``JᵀWr`` at a pose.
 
     The rows of ``J`` are those of ``geometry.reprojection_jacobian``, laid out as (6, u and v, n) so that
     each entry is written once and one matrix product forms both sums.
     """
     x_cam, y_cam, depth = (pose @ problem.points_h).unbind(-2)
-    fx, fy = problem.focal[..., None, 0], problem.focal[..., None, 1]
-    cx, cy = problem.principal[..., None, 0], problem.principal[..., None, 1]
+    loss = robust_loss(loss_name)
+    focal, principal = problem.camera.focal_px, problem.camera.principal_point_px
+    fx, fy, cx, cy = (
+        focal[..., None, 0],
+        focal[..., None, 1],
+        principal[..., None, 0],
+        principal[..., None, 1],
+    )
     inverse = depth.clamp_min(MIN_DEPTH).reciprocal()
     x, y = x_cam * inverse, y_cam * inverse
     fx_x, fy_y = fx * x, fy * y
@@ -157,8 +169,8 @@ def _linearise(problem: _Problem, pose: Tensor) -> _State:
     r_v = fy_y + (cy - problem.pixels[..., 1, :])
     behind = depth <= MIN_DEPTH
     squared = (r_u * r_u + r_v * r_v).masked_fill(behind, _BEHIND_PX**2)
-    cost = (problem.weights * problem.loss.loss(squared, problem.scale_px)).sum(-1)
-    weight = (problem.weights * problem.loss.weight(squared, problem.scale_px)).masked_fill(behind, 0)
+    cost = (problem.weights * loss.loss(squared, scale)).sum(-1)
+    weight = (problem.weights * loss.weight(squared, scale)).masked_fill(behind, 0)
 
     zero = torch.zeros_like(x)
     entries = [fx * inverse, zero, zero, fy * inverse, -fx_x * inverse, -fy_y * inverse]
@@ -167,6 +179,68 @@ def _linearise(problem: _Problem, pose: Tensor) -> _State:
     weighted = rows[..., :6, :, :] * weight[..., None, None, :]
     products = weighted.flatten(-2) @ rows.flatten(-2).transpose(-1, -2)
     return _State(pose, cost, products[..., :6], products[..., 6:])
+
+
+def _linearise_fused(
+    problem: ReprojectionProblem, pose: Tensor, loss_name: LossName, scale: Tensor
+) -> _State:
+    """``_linearise`` with every sum formed while the points are read once."""
+    batch = len(pose)
+    camera = problem.camera
+    cost, sums = compiled(_fused_sums)(
+        problem.points_h,
+        problem.pixels,
+        problem.weights,
+        camera.focal_px.expand(batch, 2).contiguous(),
+        camera.principal_point_px.expand(batch, 2).contiguous(),
+        pose.contiguous(),
+        scale.expand(batch, 1).contiguous(),
+        loss_name,
+    )
+    columns = sums.unbind(-1)
+    normal = torch.stack([columns[k] for k in _PLACES], dim=-1).unflatten(-1, (6, 6))
+    return _State(pose, cost, normal, sums[:, 21:, None])
+
+
+def _fused_sums(
+    points_h: Tensor,
+    pixels: Tensor,
+    weights: Tensor,
+    focal: Tensor,
+    principal: Tensor,
+    pose: Tensor,
+    scale: Tensor,
+    loss_name: str,
+) -> tuple[Tensor, Tensor]:
+    """Cost (batch), and the upper triangle of ``JᵀWJ`` followed by ``JᵀWr`` (batch, 27)."""
+    x_w, y_w, z_w, _ = points_h.unbind(1)
+    x_cam, y_cam, depth = (
+        row[:, :1] * x_w + row[:, 1:2] * y_w + row[:, 2:3] * z_w + row[:, 3:] for row in pose.unbind(1)
+    )
+    fx, fy = focal[:, :1], focal[:, 1:]
+    inverse = depth.clamp_min(MIN_DEPTH).reciprocal()
+    x, y = x_cam * inverse, y_cam * inverse
+    r_u = fx * x + (principal[:, :1] - pixels[:, 0])
+    r_v = fy * y + (principal[:, 1:] - pixels[:, 1])
+    behind = depth <= MIN_DEPTH
+    squared = torch.where(behind, _BEHIND_PX**2, r_u * r_u + r_v * r_v)
+    loss = ROBUST_LOSSES[loss_name]
+    cost = (weights * loss.loss(squared, scale)).sum(-1)
+    weight = torch.where(behind, 0.0, weights * loss.weight(squared, scale))
+    # Rows divided by the focal length; None stands for zero.
+    w_u, w_v = weight * fx * fx, weight * fy * fy
+    xy = x * y
+    row_u = (inverse, None, -x * inverse, -xy, 1 + x * x, -y, r_u / fx)
+    row_v = (None, inverse, -y * inverse, -1 - y * y, xy, x, r_v / fy)
+    sums = []
+    for i, j in [*_UPPER, *((k, 6) for k in range(6))]:
+        terms = [
+            weight * row[i] * row[j]
+            for weight, row in ((w_u, row_u), (w_v, row_v))
+            if row[i] is not None and row[j] is not None
+        ]
+        sums.append(sum(terms).sum(-1) if terms else torch.zeros_like(cost))
+    return cost, torch.stack(sums, dim=-1)
 
 
 def _stepped(state: _State, damping: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from acezero_gpu.pnp.conics import (
     split_into_lines,
     trace_product,
 )
+from acezero_gpu.runtime import compiled
 
 _POLISH_ITERATIONS = 2
 _MIX = 0.6
@@ -33,7 +34,9 @@ class P3PSolutions:
     """The slot holds a real solution with all three points in front of the camera."""
 
 
-def p3p(bearings: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch 3 3"]) -> P3PSolutions:
+def p3p(
+    bearings: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch 3 3"], *, compile: bool = False
+) -> P3PSolutions:
     """Absolute pose from three bearing-point pairs: ``depth_i * bearing_i = R @ point_i + t``.
 
     With ``r = depth_3``, ``p = depth_1 - r``, ``q = depth_2 - r`` and the squared chords
@@ -49,13 +52,24 @@ def p3p(bearings: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch 3 3
 
     Bearings must have unit norm. Up to four poses exist; all four slots are always returned. Degenerate
     samples (collinear or repeated points, equal bearings, values that are not finite) give no valid slot.
+    ``compile`` fuses the passes over the batch by ``torch.compile``.
 
     Reference: Persson and Nordberg, Lambda Twist, ECCV 2018, and Ding et al., Revisiting the P3P problem,
     CVPR 2023, for the way through one cubic and a pair of lines. Differs from ACE0, which calls OpenCV's
     solver.
     """
-    b = bearings.movedim((-2, -1), (0, 1)).contiguous()  # point, xyz, *batch
-    x = points.movedim((-2, -1), (0, 1)).contiguous()
+    batch = bearings.shape[:-2]
+    b = bearings.movedim((-2, -1), (0, 1)).reshape(3, 3, -1)  # point, xyz, batch
+    x = points.movedim((-2, -1), (0, 1)).reshape(3, 3, -1)
+    pose, valid = (compiled(p3p_rows) if compile else p3p_rows)(b, x)
+    pose, valid = pose.reshape(3, 4, 4, *batch), valid.reshape(4, *batch)
+    return P3PSolutions(pose.movedim((2, 0, 1), (-3, -2, -1)), valid.movedim(0, -1))
+
+
+def p3p_rows(
+    b: Float[Tensor, "3 3 *batch"], x: Float[Tensor, "3 3 *batch"]
+) -> tuple[Float[Tensor, "3 4 4 *batch"], Bool[Tensor, "4 *batch"]]:
+    """``p3p`` on rows: bearings and points are (point, xyz, *batch), ``[R | t]`` has the roots third."""
     e = torch.stack([x[0] - x[1], x[0] - x[2], x[1] - x[2]])  # sides 12, 13, 23
     s = e.square().sum(1)
     m = torch.stack([b[0] - b[1], b[0] - b[2], b[1] - b[2]]).square().sum(1)
@@ -71,12 +85,11 @@ def p3p(bearings: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch 3 3
     in_front = (r > 0) & (p + r > 0) & (q + r > 0)
     pose = _pose_from_depths(p, q, r, b, x, e)
 
-    tolerance = torch.finfo(points.dtype).eps ** 0.6
+    tolerance = torch.finfo(x.dtype).eps ** 0.6
     finite = pose.isfinite().all(0).all(0)
     valid = well_posed & real & in_front & (residual < tolerance) & finite
     identity = torch.eye(3, 4, dtype=pose.dtype, device=pose.device)
-    pose = torch.where(finite, pose, identity.reshape(3, 4, *[1] * (pose.dim() - 2)))
-    return P3PSolutions(pose.movedim((2, 0, 1), (-3, -2, -1)), valid.movedim(0, -1))
+    return torch.where(finite, pose, identity.view(3, 4, *[1] * (pose.dim() - 2))), valid
 
 
 def _well_posed(e: Tensor, s: Tensor, m: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from acezero_gpu.geometry.reprojection import MIN_DEPTH
-from acezero_gpu.pnp import P3PSolutions, p3p
-from acezero_gpu.ransac.scoring import Correspondences
+from acezero_gpu.pnp import p3p
+from acezero_gpu.pnp.p3p import p3p_rows
+from acezero_gpu.ransac.correspondences import Correspondences
+from acezero_gpu.runtime import compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +18,17 @@ class Hypotheses:
     """Poses to be scored."""
 
     cam_from_world: Float[Tensor, "batch m 3 4"]
-    """``[R | t]``; finite also where not valid."""
+    """``[R | t]``; finite also where not valid. A view of memory in which m is the last dimension."""
     valid: Bool[Tensor, "batch m"]
     """The slot holds a solution of its sample."""
 
 
 def verified_hypotheses(
-    data: Correspondences, samples: Int64[Tensor, "batch hypotheses attempts 4"], max_error_px: float
+    data: Correspondences,
+    samples: Int64[Tensor, "batch hypotheses attempts 4"],
+    max_error_px: float,
+    *,
+    compile: bool = False,
 ) -> Hypotheses:
     """One pose per hypothesis: the first attempt whose four points all reproject within the threshold.
 
@@ -32,9 +38,10 @@ def verified_hypotheses(
     last one.
     """
     batch, hypotheses, attempts, _ = samples.shape
-    gathered = _gather(data, samples.flatten(1, 2))
-    points, pixels, bearings = gathered
-    solutions = p3p(bearings[:3].permute(2, 3, 0, 1), points[:3].permute(2, 3, 0, 1))
+    points, pixels = _gather(data, samples.flatten(1, 2))
+    focal, principal = data.camera.focal_px.T[..., None], data.camera.principal_point_px.T[..., None]
+    bearings = _bearings(pixels[:3], focal, principal)
+    solutions = p3p(bearings.permute(2, 3, 0, 1), points[:3].permute(2, 3, 0, 1), compile=compile)
     pose = solutions.cam_from_world.permute(3, 4, 2, 0, 1)  # row, column, root, image, sample
     fourth = _squared_error(pose, points[3], pixels[3], data)
     fourth = torch.where(solutions.valid.movedim(-1, 0), fourth, torch.inf)
@@ -52,18 +59,38 @@ def verified_hypotheses(
     return Hypotheses(pose.permute(2, 3, 0, 1), best_key < torch.inf)
 
 
-def exhaustive_hypotheses(data: Correspondences, samples: Int64[Tensor, "batch samples 3"]) -> Hypotheses:
-    """Every root of every sample of three points, four slots per sample.
+def exhaustive_hypotheses(
+    data: Correspondences, samples: Int64[Tensor, "batch samples 3"], *, compile: bool = False
+) -> Hypotheses:
+    """The roots of every sample of three points, two slots per sample, those of the first roots in front.
 
-    No fourth point has to be an inlier: at an inlier share w a sample is good with w³ instead of w⁴.
+    No fourth point has to be an inlier: at an inlier share w a sample is good with w³ instead of w⁴. P3P has
+    more than two solutions in front of the camera in one or two of a hundred samples; then two are taken,
+    which costs less than scoring four slots of which most are empty.
     """
-    points, _, bearings = _gather(data, samples)
-    solutions: P3PSolutions = p3p(bearings.permute(2, 3, 0, 1), points.permute(2, 3, 0, 1))
-    return Hypotheses(solutions.cam_from_world.flatten(1, 2), solutions.valid.flatten(1, 2))
+    points, pixels = _gather(data, samples)
+    solve = compiled(_two_roots) if compile else _two_roots
+    focal, principal = data.camera.focal_px.T[..., None], data.camera.principal_point_px.T[..., None]
+    pose, valid = solve(points, pixels, focal, principal)
+    return Hypotheses(pose.permute(2, 3, 0, 1), valid)
 
 
-def _gather(data: Correspondences, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """World points, pixels and bearings of the samples: (k, component, batch, samples)."""
+def _two_roots(points: Tensor, pixels: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, Tensor]:
+    """The first valid root of each sample, then the last: ``[R | t]`` (3, 4, batch, 2 samples) and validity.
+
+    ``points`` and ``pixels`` are (3, component, batch, samples), the camera (2, batch, 1).
+    """
+    pose, valid = p3p_rows(_bearings(pixels, focal, principal), points)
+    first, last = pose[:, :, 3], pose[:, :, 0]
+    for root in (2, 1, 0):
+        first = torch.where(valid[root], pose[:, :, root], first)
+    for root in (1, 2, 3):
+        last = torch.where(valid[root], pose[:, :, root], last)
+    return torch.cat([first, last], dim=-1), torch.cat([valid.any(0), valid.sum(0) > 1], dim=-1)
+
+
+def _gather(data: Correspondences, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """World points and pixels of the samples: (k, component, batch, samples)."""
     batch, count, k = samples.shape
     index = samples.transpose(1, 2).reshape(batch, 1, k * count)
 
@@ -71,7 +98,15 @@ def _gather(data: Correspondences, samples: Tensor) -> tuple[Tensor, Tensor, Ten
         values = rows.gather(2, index.expand(-1, rows.shape[1], -1))
         return values.view(batch, rows.shape[1], k, count).permute(2, 1, 0, 3).contiguous()
 
-    return take(data.points_h[:, :3]), take(data.pixels), take(data.bearings)
+    return take(data.points_h[:, :3]), take(data.pixels)
+
+
+def _bearings(pixels: Tensor, focal: Tensor, principal: Tensor) -> Tensor:
+    """Unit rays (k, 3, *batch) of pixels (k, 2, *batch); focal lengths and principal points are (2, *batch)."""
+    x = (pixels[:, 0] - principal[0]) / focal[0]
+    y = (pixels[:, 1] - principal[1]) / focal[1]
+    inverse = (x * x + y * y + 1).rsqrt()
+    return torch.stack([x * inverse, y * inverse, inverse], dim=1)
 
 
 def _squared_error(pose: Tensor, point: Tensor, pixel: Tensor, data: Correspondences) -> Tensor:

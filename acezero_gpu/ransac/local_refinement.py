@@ -4,10 +4,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from acezero_gpu.pnp import LossName, RefinementConfig, refine_absolute_pose
-from acezero_gpu.ransac.scoring import Correspondences, ScoreName, score_hypotheses, squared_errors_px
+from acezero_gpu.pnp import LossName, RefinementConfig
+from acezero_gpu.pnp.levenberg_marquardt import ReprojectionProblem, minimise_reprojection
+from acezero_gpu.ransac.correspondences import Correspondences
+from acezero_gpu.ransac.scoring import ScoreName, score_hypotheses, squared_errors_px
 
 _ACCEPTED_SCORE_LOSS = 0.1
+_SCALE_POINTS = 1024
+"""Errors that the scale is taken from: every k-th of more than these, for the sake of the sort."""
 _GAUSSIAN_TAIL = 1.823
 """Ratio of the 90 % and the 50 % quantile of the length of a two-dimensional Gaussian error."""
 
@@ -21,6 +25,7 @@ def refine_on_inliers(
     score: ScoreName,
     rounds: int,
     iterations: int,
+    compile: bool = False,
 ) -> tuple[Float[Tensor, "batch m 3 4"], Float[Tensor, "batch m"]]:
     """``rounds`` times: least squares on the points within the threshold of the current pose, then score.
 
@@ -30,14 +35,12 @@ def refine_on_inliers(
     """
     batch, m = scores.shape
     flat = data if m == 1 else data.repeated(m)
-    points, pixels = flat.points_h[:, :3].transpose(1, 2), flat.pixels.transpose(1, 2)
-    config = RefinementConfig(iterations=iterations)
+    config = RefinementConfig(iterations=iterations, compile=compile)
     current = cam_from_world.flatten(0, 1)
     best, best_scores = cam_from_world, scores
     for _ in range(rounds):
         inliers = squared_errors_px(flat, current[:, None])[:, 0] < max_error_px**2
-        refined = refine_absolute_pose(points, pixels, flat.camera, current, config, weights=inliers)
-        current = refined.cam_from_world
+        current = minimise_reprojection(_problem(flat, inliers), current, config).cam_from_world
         new = current.unflatten(0, (batch, m))
         new_scores = score_hypotheses(data, new, max_error_px, score)
         better = new_scores > best_scores
@@ -52,33 +55,41 @@ def polish(
     scores: Float[Tensor, " batch"],
     *,
     max_error_px: float,
+    gate: float,
     score: ScoreName,
     loss: LossName,
     scale_px: float | None,
+    rounds: int,
     iterations: int,
+    compile: bool = False,
 ) -> Float[Tensor, "batch 3 4"]:
-    """One refinement on the inliers with a robust loss, whose scale may come from the errors themselves.
+    """Refinement with a robust loss, whose scale may come from the errors themselves.
 
     Least squares weighs an error of nine pixels like nine of one; where errors have heavy tails, as those of
-    predicted scene coordinates do, a robust loss is far more accurate. It does not maximise the score, so
-    the result is taken unless the score falls by more than a tenth. Differs from ACE0, which has least
-    squares only.
+    predicted scene coordinates do, a robust loss is far more accurate. It also bears points that lie beyond
+    the threshold, up to ``gate`` times it: to cut errors off at the threshold throws measurements away. It
+    does not maximise the score, so the result is taken unless the score falls by more than a tenth. Differs
+    from ACE0, which has least squares only.
     """
-    squared = squared_errors_px(data, cam_from_world[:, None])[:, 0]
-    inliers = squared < max_error_px**2
-    scale = robust_scale_px(squared, inliers) if scale_px is None else torch.full_like(scores, scale_px)
-    refined = refine_absolute_pose(
-        data.points_h[:, :3].transpose(1, 2),
-        data.pixels.transpose(1, 2),
-        data.camera,
-        cam_from_world,
-        RefinementConfig(iterations=iterations, loss=loss),
-        weights=inliers,
-        loss_scale_px=scale,
-    ).cam_from_world
-    new_scores = score_hypotheses(data, refined[:, None], max_error_px, score)[:, 0]
+    pose = cam_from_world
+    config = RefinementConfig(iterations=iterations, loss=loss, compile=compile)
+    for _ in range(rounds):
+        squared = squared_errors_px(data, pose[:, None])[:, 0]
+        near = squared < (gate * max_error_px) ** 2
+        scale = robust_scale_px(squared, near) if scale_px is None else torch.full_like(scores, scale_px)
+        pose = minimise_reprojection(_problem(data, near), pose, config, scale).cam_from_world
+    new_scores = score_hypotheses(data, pose[:, None], max_error_px, score)[:, 0]
     accepted = new_scores > (1 - _ACCEPTED_SCORE_LOSS) * scores
-    return torch.where(accepted[:, None, None], refined, cam_from_world)
+    return torch.where(accepted[:, None, None], pose, cam_from_world)
+
+
+def _problem(data: Correspondences, chosen: Bool[Tensor, "batch n"]) -> ReprojectionProblem:
+    """The chosen correspondences by their weights."""
+    if data.weights is None:
+        weights = chosen.to(data.points_h.dtype)
+    else:
+        weights = torch.where(chosen, data.weights, 0)
+    return ReprojectionProblem(data.points_h, data.pixels, weights, data.camera)
 
 
 def robust_scale_px(
@@ -90,6 +101,8 @@ def robust_scale_px(
     ratio ``q90 / median`` is 1.823, a scale so wide that least squares remains; the heavier the tail, the
     narrower. The factor and the power were chosen by the accuracy measured on Gaussian and log-normal errors.
     """
+    step = -(-squared_px.shape[-1] // _SCALE_POINTS)
+    squared_px, inliers = squared_px[:, ::step], inliers[:, ::step]
     ascending = torch.where(inliers, squared_px, torch.inf).sort(dim=-1).values
     count = inliers.sum(-1, keepdim=True)
 

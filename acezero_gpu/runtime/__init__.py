@@ -1,6 +1,7 @@
-"""Device, chunking, errors, timing and random streams: nothing here knows about vision."""
+"""Device, chunking, compilation, errors, timing and random streams: nothing here knows about vision."""
 
 from acezero_gpu.runtime.chunking import chunk_ranges, chunk_size_for
+from acezero_gpu.runtime.compilation import compiled
 from acezero_gpu.runtime.device import autocast, describe_device, resolve_device
 from acezero_gpu.runtime.errors import InputError
 from acezero_gpu.runtime.random_streams import random_stream
@@ -12,6 +13,7 @@ __all__ = [
     "autocast",
     "chunk_ranges",
     "chunk_size_for",
+    "compiled",
     "describe_device",
     "random_stream",
     "resolve_device",

@@ -1,0 +1,213 @@
+"""The search for a pose: rounds of hypotheses, of which the best is kept, until an image is done."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from acezero_gpu.ransac.config import RansacConfig
+from acezero_gpu.ransac.correspondences import Correspondences
+from acezero_gpu.ransac.hypotheses import Hypotheses, exhaustive_hypotheses, verified_hypotheses
+from acezero_gpu.ransac.local_refinement import refine_on_inliers
+from acezero_gpu.ransac.sampling import (
+    ImageStreams,
+    distinct_ranks,
+    spread_ranks,
+    usable_first,
+    weighted_ranks,
+)
+from acezero_gpu.ransac.scoring import score_hypotheses, squared_errors_px
+from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+
+_PRIOR_GATES = (8.0, 4.0, 2.0, 1.0)
+"""Multiples of the threshold within which points refine a given pose, one after the other."""
+_NO_SCORE = -1.0
+"""Score of what is no pose; every pose has at least zero."""
+_SOLVER_BYTES = 4 * 300
+"""Temporary memory of the minimal solver and of the first scoring, per sample."""
+_CPU_SAMPLES = 1 << 13
+"""Samples that a CPU solves at once: with more, the temporaries leave its caches (2 to 3 times slower)."""
+_CPU_CHUNK_BYTES = 1 << 26
+_DEVICE_CHUNK_BYTES = 1 << 31
+
+
+def chunk_budget(config: RansacConfig, device: torch.device) -> int:
+    """Bytes of temporary memory that one chunk may take."""
+    if config.max_chunk_bytes is not None:
+        return config.max_chunk_bytes
+    return _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
+
+
+def search_pose(
+    data: Correspondences,
+    config: RansacConfig,
+    streams: ImageStreams,
+    prior: Float[Tensor, "batch 3 4"] | None,
+) -> tuple[Float[Tensor, "batch 3 4"], Bool[Tensor, " batch"]]:
+    """The best pose of each image, before its final refinement, and whether there is one.
+
+    An image whose samples suffice by ``config.confidence`` no longer changes in later rounds, so its result
+    does not depend on whether these are computed for it. On a CPU they are left out once no image needs them.
+    """
+    batch, n = data.usable.shape
+    count = data.usable.sum(-1)
+    order = usable_first(data.usable)
+    spread = min(config.subset_points or n, n)
+    subset = data if spread == n else _spread(data, order, count, streams, spread)
+    few = min(config.prescore_points, spread)
+    # Points are in image order: every k-th of them covers the image as the subset does.
+    prescore = subset.narrow(_every(few, spread, subset)) if few else None
+    pose = torch.eye(3, 4, dtype=data.points_h.dtype, device=data.usable.device).expand(batch, 3, 4)
+    score = torch.full_like(pose[:, 0, 0], _NO_SCORE)
+    if prior is not None:
+        pose, score = _refined_prior(subset, prior, config)
+    done = torch.zeros_like(count, dtype=torch.bool)
+    drawn = 0
+    for size in config.rounds:
+        sampler = _Sampler(data, streams, order, count, spread + config.sample_size * drawn, config.compile)
+        candidates, scores = _candidates(sampler, config, size, subset, prescore)
+        candidates, scores = _locally_refined(subset, candidates, scores, config)
+        best, index = scores.max(dim=1)
+        winner = candidates.gather(1, index[:, None, None, None].expand(-1, 1, 3, 4))[:, 0]
+        better = (best > score) & ~done
+        pose = torch.where(better[:, None, None], winner, pose)
+        score = torch.where(better, best, score)
+        drawn += config.samples(size)
+        if drawn < config.samples(config.hypotheses):
+            done = done | _confident(subset, pose, drawn, config)
+            if done.device.type == "cpu" and bool(done.all()):
+                break
+    return pose, score > _NO_SCORE
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampler:
+    """Draws minimal samples of usable correspondences."""
+
+    data: Correspondences
+    streams: ImageStreams
+    order: Int64[Tensor, "batch n"]
+    """The usable ones first."""
+    count: Int64[Tensor, " batch"]
+    """How many these are."""
+    first: int
+    """Position of the round's first number in the streams."""
+    compile: bool
+
+    def __call__(self, part: slice, k: int) -> Int64[Tensor, "batch samples k"]:
+        """The samples ``part`` of the round."""
+        samples = part.stop - part.start
+        uniform = self.streams.uniform(self.first + part.start * k, samples * k, compile=self.compile)
+        uniform = uniform.unflatten(1, (samples, k))
+        if self.data.weights is None:
+            ranks = distinct_ranks(uniform, self.count[:, None])
+        else:
+            ranks = weighted_ranks(uniform, self.data.weights.gather(1, self.order))
+        return self.order.gather(1, ranks.flatten(1)).view_as(ranks)
+
+
+def _candidates(
+    sampler: _Sampler,
+    config: RansacConfig,
+    size: int,
+    subset: Correspondences,
+    prescore: Correspondences | None,
+) -> tuple[Float[Tensor, "batch c 3 4"], Float[Tensor, "batch c"]]:
+    """The best hypotheses of a round, best first, with their scores; in pieces that bound the memory."""
+    device = subset.usable.device
+    at_once = chunk_size_for(_SOLVER_BYTES, chunk_budget(config, device))
+    at_once = min(at_once, _CPU_SAMPLES) if device.type == "cpu" else at_once
+    kept: list[tuple[Tensor, Tensor]] = []
+    for piece in chunk_ranges(size, chunk_size_for(config.samples(1) * len(subset.usable), at_once)):
+        samples = sampler(slice(config.samples(piece.start), config.samples(piece.stop)), config.sample_size)
+        hypotheses = _solve(sampler.data, samples, config)
+        pose, valid = hypotheses.cam_from_world, hypotheses.valid
+        if prescore is not None:
+            pose, scores = _best(pose, valid, prescore, config.prescore_keep, config)
+            valid = scores > _NO_SCORE
+        kept.append(_best(pose, valid, subset, config.local_candidates, config))
+    if len(kept) == 1:
+        return kept[0]
+    pose, scores = (torch.cat(column, dim=1) for column in zip(*kept, strict=True))
+    scores, index = scores.topk(min(config.local_candidates, scores.shape[1]), dim=1)
+    return pose.gather(1, index[..., None, None].expand(-1, -1, 3, 4)), scores
+
+
+def _spread(
+    data: Correspondences, order: Tensor, count: Tensor, streams: ImageStreams, points: int
+) -> Correspondences:
+    """Some points of each image, spread evenly over those that are usable."""
+    return data.narrow(order.gather(1, spread_ranks(streams.uniform(0, points), count[:, None])))
+
+
+def _every(few: int, spread: int, subset: Correspondences) -> Int64[Tensor, "batch few"]:
+    index = torch.arange(few, device=subset.usable.device) * spread // few
+    return index.expand(len(subset.usable), few)
+
+
+def _solve(data: Correspondences, samples: Tensor, config: RansacConfig) -> Hypotheses:
+    if not config.fourth_point:
+        return exhaustive_hypotheses(data, samples, compile=config.compile)
+    grouped = samples.unflatten(1, (-1, config.attempts))
+    return verified_hypotheses(data, grouped, config.max_error_px, compile=config.compile)
+
+
+def _best(
+    pose: Tensor, valid: Tensor, data: Correspondences, count: int, config: RansacConfig
+) -> tuple[Tensor, Tensor]:
+    scores = score_hypotheses(data, pose, config.max_error_px, config.score, compile=config.compile)
+    scores, index = torch.where(valid, scores, _NO_SCORE).topk(min(count, pose.shape[1]), dim=1)
+    return pose.gather(1, index[..., None, None].expand(-1, -1, 3, 4)), scores
+
+
+def _locally_refined(
+    subset: Correspondences, pose: Tensor, scores: Tensor, config: RansacConfig
+) -> tuple[Tensor, Tensor]:
+    """Candidates after ``local_rounds`` on the subset; what is no pose stays none."""
+    refined, new_scores = refine_on_inliers(
+        subset,
+        pose,
+        scores,
+        max_error_px=config.max_error_px,
+        score=config.score,
+        rounds=config.local_rounds,
+        iterations=config.refinement_iterations,
+        compile=config.compile,
+    )
+    return refined, torch.where(scores > _NO_SCORE, new_scores, _NO_SCORE)
+
+
+def _refined_prior(
+    subset: Correspondences, prior: Tensor, config: RansacConfig
+) -> tuple[Float[Tensor, "batch 3 4"], Float[Tensor, " batch"]]:
+    """The better of the given pose and its refinement, with its score."""
+    finite = prior.isfinite().all(-1).all(-1)
+    eye = torch.eye(3, 4, dtype=prior.dtype, device=prior.device)
+    start = torch.where(finite[:, None, None], prior, eye)[:, None]
+    pose = start
+    for gate in _PRIOR_GATES:
+        nothing = torch.full_like(pose[..., 0, 0], _NO_SCORE)  # any score is better: no step is refused
+        pose, _ = refine_on_inliers(
+            subset,
+            pose,
+            nothing,
+            max_error_px=gate * config.max_error_px,
+            score=config.score,
+            rounds=1,
+            iterations=config.refinement_iterations,
+            compile=config.compile,
+        )
+    both = torch.cat([start, pose], dim=1)
+    pose, scores = _best(both, finite[:, None].expand(-1, 2), subset, 1, config)
+    return pose[:, 0], scores[:, 0]
+
+
+def _confident(subset: Correspondences, pose: Tensor, drawn: int, config: RansacConfig) -> Tensor:
+    """Whether ``drawn`` samples have held one of inliers alone with the wanted probability."""
+    squared = squared_errors_px(subset, pose[:, None])[:, 0]
+    inliers = (squared < config.max_error_px**2).sum(-1)
+    share = inliers / subset.usable.sum(-1).clamp_min(1)
+    missed = drawn * torch.log1p(-share.double().pow(config.sample_size).clamp_max(1 - 1e-12))
+    return missed < math.log1p(-config.confidence)
