@@ -234,12 +234,12 @@ def _fused_sums(
     row_v = (None, inverse, -y * inverse, -1 - y * y, xy, x, r_v / fy)
     sums = []
     for i, j in [*_UPPER, *((k, 6) for k in range(6))]:
-        terms = [
-            weight * row[i] * row[j]
-            for weight, row in ((w_u, row_u), (w_v, row_v))
-            if row[i] is not None and row[j] is not None
-        ]
-        sums.append(sum(terms).sum(-1) if terms else torch.zeros_like(cost))
+        total = torch.zeros_like(weight)
+        for weighting, row in ((w_u, row_u), (w_v, row_v)):
+            left, right = row[i], row[j]
+            if left is not None and right is not None:
+                total = total + weighting * left * right
+        sums.append(total.sum(-1))
     return cost, torch.stack(sums, dim=-1)
 
 

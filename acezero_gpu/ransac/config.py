@@ -1,6 +1,6 @@
 """How poses are estimated from correspondences with outliers: every knob, and three presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from acezero_gpu.pnp import LossName
 from acezero_gpu.ransac.scoring import ScoreName
@@ -103,19 +103,7 @@ class RansacConfig:
     @classmethod
     def balanced(cls) -> "RansacConfig":
         """Up to 2048 samples, fewer where many points are inliers: reliable down to 20 % inliers."""
-        return cls(
-            hypotheses=2048,
-            fourth_point=False,
-            first_round=256,
-            score="msac",
-            subset_points=512,
-            prescore_points=64,
-            prescore_keep=16,
-            local_candidates=2,
-            local_rounds=1,
-            refinement_rounds=1,
-            refinement_iterations=2,
-        )
+        return replace(cls.robust(), hypotheses=2048, prescore_keep=16)
 
     @classmethod
     def robust(cls) -> "RansacConfig":
@@ -124,12 +112,13 @@ class RansacConfig:
             hypotheses=16384,
             fourth_point=False,
             first_round=256,
+            confidence=0.999,
             score="msac",
-            subset_points=1024,
-            prescore_points=128,
+            subset_points=512,
+            prescore_points=64,
             prescore_keep=32,
-            local_candidates=4,
-            local_rounds=2,
+            local_candidates=2,
+            local_rounds=1,
             refinement_rounds=1,
             refinement_iterations=2,
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pypose as pp
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3
@@ -28,7 +28,7 @@ class Correspondences:
     weights: Float[Tensor, "batch n"] | None = None
     """What each correspondence counts for; zero where unusable. None: all that are usable count one."""
 
-    def images(self, part: slice) -> "Correspondences":
+    def images(self, part: slice | Int64[Tensor, " some"]) -> "Correspondences":
         """Some of the images."""
         camera = PinholeCamera(self.camera.focal_px[part], self.camera.principal_point_px[part])
         rows = self.points_h[part], self.pixels[part], self.usable[part]

@@ -70,7 +70,7 @@ class ImageStreams:
         seeds = torch.randint(1 << 62, (batch,), generator=generator, device=generator.device)
         return cls(seeds.to(device, non_blocking=True))
 
-    def images(self, part: slice) -> "ImageStreams":
+    def images(self, part: slice | Int64[Tensor, " some"]) -> "ImageStreams":
         """The streams of some of the images."""
         return ImageStreams(self.seeds[part])
 

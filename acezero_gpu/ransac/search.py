@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -40,6 +41,55 @@ def chunk_budget(config: RansacConfig, device: torch.device) -> int:
     return _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Images that are searched together."""
+
+    data: Correspondences
+    subset: Correspondences
+    """The points on which hypotheses are compared."""
+    prescore: Correspondences | None
+    """Fewer of them, for a first look."""
+    streams: ImageStreams
+    order: Int64[Tensor, "batch n"]
+    """The usable points first."""
+    count: Int64[Tensor, " batch"]
+    """How many these are."""
+
+    @classmethod
+    def of(cls, data: Correspondences, config: RansacConfig, streams: ImageStreams) -> "_Images":
+        n = data.usable.shape[1]
+        count, order = data.usable.sum(-1), usable_first(data.usable)
+        spread = _subset_size(config, n)
+        subset = data
+        if spread < n:
+            ranks = spread_ranks(streams.uniform(0, spread), count[:, None])
+            subset = data.narrow(order.gather(1, ranks))
+        few = min(config.prescore_points, spread)
+        # Points are in image order: every k-th of them covers the image as the subset does.
+        index = torch.arange(few, device=count.device) * spread // max(few, 1)
+        prescore = subset.narrow(index.expand(len(count), few)) if few else None
+        return cls(data, subset, prescore, streams, order, count)
+
+    def some(self, index: Int64[Tensor, " some"]) -> "_Images":
+        """Some of the images."""
+        prescore = None if self.prescore is None else self.prescore.images(index)
+        data, subset = self.data.images(index), self.subset.images(index)
+        return _Images(
+            data, subset, prescore, self.streams.images(index), self.order[index], self.count[index]
+        )
+
+    def draw(self, first: int, samples: int, config: RansacConfig) -> Int64[Tensor, "batch samples k"]:
+        """Minimal samples, by the numbers from position ``first`` of the streams."""
+        k = config.sample_size
+        uniform = self.streams.uniform(first, samples * k, compile=config.compile).unflatten(1, (samples, k))
+        if self.data.weights is None:
+            ranks = distinct_ranks(uniform, self.count[:, None])
+        else:
+            ranks = weighted_ranks(uniform, self.data.weights.gather(1, self.order))
+        return self.order.gather(1, ranks.flatten(1)).view_as(ranks)
+
+
 def search_pose(
     data: Correspondences,
     config: RansacConfig,
@@ -49,85 +99,60 @@ def search_pose(
     """The best pose of each image, before its final refinement, and whether there is one.
 
     An image whose samples suffice by ``config.confidence`` no longer changes in later rounds, so its result
-    does not depend on whether these are computed for it. On a CPU they are left out once no image needs them.
+    does not depend on whether these are computed for it. A CPU leaves it out of them; elsewhere that would
+    mean to wait for the device.
     """
+    images = _Images.of(data, config, streams)
     batch, n = data.usable.shape
-    count = data.usable.sum(-1)
-    order = usable_first(data.usable)
-    spread = min(config.subset_points or n, n)
-    subset = data if spread == n else _spread(data, order, count, streams, spread)
-    few = min(config.prescore_points, spread)
-    # Points are in image order: every k-th of them covers the image as the subset does.
-    prescore = subset.narrow(_every(few, spread, subset)) if few else None
-    pose = torch.eye(3, 4, dtype=data.points_h.dtype, device=data.usable.device).expand(batch, 3, 4)
+    pose = torch.eye(3, 4, dtype=data.points_h.dtype, device=data.usable.device).repeat(batch, 1, 1)
     score = torch.full_like(pose[:, 0, 0], _NO_SCORE)
     if prior is not None:
-        pose, score = _refined_prior(subset, prior, config)
-    done = torch.zeros_like(count, dtype=torch.bool)
-    drawn = 0
-    for size in config.rounds:
-        sampler = _Sampler(data, streams, order, count, spread + config.sample_size * drawn, config.compile)
-        candidates, scores = _candidates(sampler, config, size, subset, prescore)
-        candidates, scores = _locally_refined(subset, candidates, scores, config)
-        best, index = scores.max(dim=1)
+        pose, score = _refined_prior(images.subset, prior, config)
+    done = torch.zeros(batch, dtype=torch.bool, device=pose.device)
+    searched = torch.arange(batch, device=pose.device)
+    first = _subset_size(config, n)
+    for size, drawn in zip(config.rounds, accumulate(config.rounds), strict=True):
+        candidates, scores = _candidates(images, config, first, size)
+        first += config.samples(size) * config.sample_size
+        candidates, scores = _locally_refined(images.subset, candidates, scores, config)
+        scores, index = scores.max(dim=1)
         winner = candidates.gather(1, index[:, None, None, None].expand(-1, 1, 3, 4))[:, 0]
-        better = (best > score) & ~done
-        pose = torch.where(better[:, None, None], winner, pose)
-        score = torch.where(better, best, score)
-        drawn += config.samples(size)
-        if drawn < config.samples(config.hypotheses):
-            done = done | _confident(subset, pose, drawn, config)
-            if done.device.type == "cpu" and bool(done.all()):
+        better = (scores > score[searched]) & ~done[searched]
+        pose[searched] = torch.where(better[:, None, None], winner, pose[searched])
+        score[searched] = torch.where(better, scores, score[searched])
+        if drawn == config.hypotheses:
+            break
+        done[searched] |= _confident(images.subset, pose[searched], config.samples(drawn), config)
+        if done.device.type == "cpu":
+            going_on = (~done[searched]).nonzero()[:, 0]
+            if len(going_on) == 0:
                 break
+            if len(going_on) < len(searched):
+                images, searched = images.some(going_on), searched[going_on]
     return pose, score > _NO_SCORE
 
 
-@dataclass(frozen=True, slots=True)
-class _Sampler:
-    """Draws minimal samples of usable correspondences."""
-
-    data: Correspondences
-    streams: ImageStreams
-    order: Int64[Tensor, "batch n"]
-    """The usable ones first."""
-    count: Int64[Tensor, " batch"]
-    """How many these are."""
-    first: int
-    """Position of the round's first number in the streams."""
-    compile: bool
-
-    def __call__(self, part: slice, k: int) -> Int64[Tensor, "batch samples k"]:
-        """The samples ``part`` of the round."""
-        samples = part.stop - part.start
-        uniform = self.streams.uniform(self.first + part.start * k, samples * k, compile=self.compile)
-        uniform = uniform.unflatten(1, (samples, k))
-        if self.data.weights is None:
-            ranks = distinct_ranks(uniform, self.count[:, None])
-        else:
-            ranks = weighted_ranks(uniform, self.data.weights.gather(1, self.order))
-        return self.order.gather(1, ranks.flatten(1)).view_as(ranks)
+def _subset_size(config: RansacConfig, n: int) -> int:
+    return min(config.subset_points or n, n)
 
 
 def _candidates(
-    sampler: _Sampler,
-    config: RansacConfig,
-    size: int,
-    subset: Correspondences,
-    prescore: Correspondences | None,
+    images: _Images, config: RansacConfig, first: int, size: int
 ) -> tuple[Float[Tensor, "batch c 3 4"], Float[Tensor, "batch c"]]:
     """The best hypotheses of a round, best first, with their scores; in pieces that bound the memory."""
-    device = subset.usable.device
+    device = images.count.device
     at_once = chunk_size_for(_SOLVER_BYTES, chunk_budget(config, device))
     at_once = min(at_once, _CPU_SAMPLES) if device.type == "cpu" else at_once
     kept: list[tuple[Tensor, Tensor]] = []
-    for piece in chunk_ranges(size, chunk_size_for(config.samples(1) * len(subset.usable), at_once)):
-        samples = sampler(slice(config.samples(piece.start), config.samples(piece.stop)), config.sample_size)
-        hypotheses = _solve(sampler.data, samples, config)
+    for piece in chunk_ranges(size, chunk_size_for(config.samples(1) * len(images.count), at_once)):
+        start = first + config.samples(piece.start) * config.sample_size
+        samples = images.draw(start, config.samples(piece.stop - piece.start), config)
+        hypotheses = _solve(images.data, samples, config)
         pose, valid = hypotheses.cam_from_world, hypotheses.valid
-        if prescore is not None:
-            pose, scores = _best(pose, valid, prescore, config.prescore_keep, config)
+        if images.prescore is not None:
+            pose, scores = _best(pose, valid, images.prescore, config.prescore_keep, config)
             valid = scores > _NO_SCORE
-        kept.append(_best(pose, valid, subset, config.local_candidates, config))
+        kept.append(_best(pose, valid, images.subset, config.local_candidates, config))
     if len(kept) == 1:
         return kept[0]
     pose, scores = (torch.cat(column, dim=1) for column in zip(*kept, strict=True))

@@ -18,7 +18,7 @@ class _Compiled:
     def __init__(self, function: Callable[..., Any], one_pass: bool) -> None:
         self._function = function
         self._fast: Callable[..., Any] | None = torch.compile(
-            function, dynamic=True, fullgraph=True, options=_one_pass_options() if one_pass else None
+            function, dynamic=True, fullgraph=True, options=_options(one_pass)
         )
         self._called = False
 
@@ -67,16 +67,16 @@ def compiled(function: Callable[..., Any], *, one_pass: bool = False) -> Callabl
     return _Compiled(function, one_pass)
 
 
-def _one_pass_options() -> dict[str, int] | None:
-    """Limits after which the compiler stores an intermediate result, raised where this version has them."""
-    names = (
-        "realize_reads_threshold",
-        "realize_opcount_threshold",
-        "realize_acc_reads_threshold",
-        "realize_cpu_acc_reads_threshold",
-    )
-    options = {name: 1000 for name in names if hasattr(inductor, name)}
-    return options or None
+def _options(one_pass: bool) -> dict[str, str | int | bool | Callable[..., Any]]:
+    """Of the compiler, as far as this version has them."""
+    wanted: dict[str, str | int | bool | Callable[..., Any]] = {}
+    if one_pass:  # limits after which the compiler stores an intermediate result
+        for name in ("reads", "opcount", "acc_reads", "cpu_acc_reads"):
+            wanted[f"realize_{name}_threshold"] = 1000
+    options = {name: value for name, value in wanted.items() if hasattr(inductor, name)}
+    # As many threads as PyTorch has when the code runs: by default it is as many as when it was compiled,
+    # and the cache on disk hands code for one thread to a process with many.
+    return {**options, "cpp.dynamic_threads": True}
 
 
 def _first_line(error: Exception) -> str:
