@@ -10,9 +10,10 @@ from reference.posed_scene import make_scene, random_poses
 from reference.slow_absolute_pose import score_one, verified_hypothesis_one
 
 from acezero_gpu.geometry import PinholeCamera, compose, retract
+from acezero_gpu.ransac.correspondences import make_correspondences
 from acezero_gpu.ransac.hypotheses import exhaustive_hypotheses, verified_hypotheses
 from acezero_gpu.ransac.local_refinement import robust_scale_px
-from acezero_gpu.ransac.scoring import make_correspondences, score_hypotheses, squared_errors_px
+from acezero_gpu.ransac.scoring import score_hypotheses, squared_errors_px
 
 
 def correspondences(scene, mask=None):
