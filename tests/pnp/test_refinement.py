@@ -8,9 +8,22 @@ import torch
 from reference.posed_scene import make_scene
 from scipy.optimize import least_squares
 
-from acezero_gpu.geometry import PinholeCamera, reproject, reprojection_jacobian, retract, transform_points
+from acezero_gpu.geometry import (
+    PinholeCamera,
+    compose,
+    reproject,
+    reprojection_jacobian,
+    retract,
+    transform_points,
+)
 from acezero_gpu.pnp import ROBUST_LOSSES, PoseStatus, RefinementConfig, refine_absolute_pose, robust_loss
-from acezero_gpu.pnp.levenberg_marquardt import _linearise, _problem, _small_motion
+from acezero_gpu.pnp.levenberg_marquardt import (
+    _PLACES,
+    ReprojectionProblem,
+    _fused_sums,
+    _linearise,
+    _small_motion,
+)
 
 
 def noisy_problem(batch=6, n=(6, 8), size=0.05, **kwargs):
@@ -18,6 +31,13 @@ def noisy_problem(batch=6, n=(6, 8), size=0.05, **kwargs):
     g = torch.Generator().manual_seed(9)
     start = retract(scene.cam_from_world, size * torch.randn(batch, 6, generator=g, dtype=torch.float64))
     return scene, start
+
+
+def rows_of(scene, weights):
+    points = scene.points.transpose(1, 2)
+    points_h = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    pixels = scene.pixels.T.expand(len(points), 2, -1)
+    return ReprojectionProblem(points_h, pixels, weights, scene.camera)
 
 
 @pytest.mark.parametrize("name", ROBUST_LOSSES)
@@ -42,15 +62,18 @@ def test_unknown_loss_is_named():
 @pytest.mark.parametrize("name", ["squared", "cauchy", "huber", "tukey"])
 def test_gradient_by_finite_differences(name):
     scene, start = noisy_problem(3)
-    config = RefinementConfig(loss=name, loss_scale_px=30.0)
-    problem = _problem(scene.points, scene.pixels, scene.camera, start, config, None, None)
-    state = _linearise(problem, start)
+    problem, scale = (
+        rows_of(scene, torch.ones(scene.points.shape[:2], dtype=torch.float64)),
+        torch.tensor([30.0]),
+    )
+    state = _linearise(problem, start, name, scale)
     step = 1e-6
     for k in range(6):
         delta = torch.zeros(3, 6, dtype=torch.float64)
         delta[:, k] = step
         slope = (
-            _linearise(problem, retract(start, delta)).cost - _linearise(problem, retract(start, -delta)).cost
+            _linearise(problem, retract(start, delta), name, scale).cost
+            - _linearise(problem, retract(start, -delta), name, scale).cost
         ) / (2 * step)
         assert torch.allclose(2 * state.gradient[:, k, 0], slope, rtol=1e-4, atol=1e-2)
 
@@ -58,14 +81,32 @@ def test_gradient_by_finite_differences(name):
 def test_normal_matrix_is_that_of_the_geometry_jacobian():
     scene, start = noisy_problem(4)
     weights = torch.rand(scene.points.shape[:2], dtype=torch.float64)
-    problem = _problem(scene.points, scene.pixels, scene.camera, start, RefinementConfig(), weights, None)
-    state = _linearise(problem, start)
+    state = _linearise(rows_of(scene, weights), start, "squared", torch.tensor([1.0]))
     jacobian, _ = reprojection_jacobian(transform_points(start, scene.points), scene.camera)
     residual = reproject(scene.points, start, scene.camera).pixels - scene.pixels
     assert torch.allclose(state.normal, torch.einsum("bn,bnij,bnik->bjk", weights, jacobian, jacobian))
     assert torch.allclose(
         state.gradient[..., 0], torch.einsum("bn,bnij,bni->bj", weights, jacobian, residual)
     )
+
+
+@pytest.mark.parametrize("name", ROBUST_LOSSES)
+def test_sums_of_one_pass_equal_the_products(name, dtype):
+    scene = make_scene(3, outliers=0.3, noise_px=4.0, rows=6, columns=8, dtype=dtype)
+    turned_round = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=dtype))[:3]
+    pose = scene.cam_from_world.to(dtype).clone()
+    pose[2] = compose(turned_round, pose[2])  # looks away
+    problem, scale = rows_of(scene, torch.rand(3, 48, dtype=dtype)), torch.full((3, 1), 8.0, dtype=dtype)
+    expected = _linearise(problem, pose, name, scale)
+    focal, principal = scene.camera.focal_px.expand(3, 2), scene.camera.principal_point_px.expand(3, 2)
+    cost, sums = _fused_sums(
+        problem.points_h, problem.pixels, problem.weights, focal, principal, pose, scale, name
+    )
+    torch.testing.assert_close(cost, expected.cost)
+    size = expected.normal.abs().amax()
+    torch.testing.assert_close(sums[:, _PLACES].view(3, 6, 6) / size, expected.normal / size)
+    size = expected.gradient.abs().amax().clamp_min(1)
+    torch.testing.assert_close(sums[:, 21:, None] / size, expected.gradient / size)
 
 
 def test_small_motion_is_a_rotation_and_agrees_with_retract_to_second_order():
