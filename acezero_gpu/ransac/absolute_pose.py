@@ -1,10 +1,12 @@
 """Camera poses from scene coordinates: the one entry for whole batches of images."""
 
+from dataclasses import replace
+
 import pypose as pp
 import torch
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, orthonormalise, se3_from_matrix
+from acezero_gpu.geometry import PinholeCamera, matrix_from_se3
 from acezero_gpu.pnp import PoseStatus
 from acezero_gpu.ransac.config import RansacConfig
 from acezero_gpu.ransac.correspondences import (
@@ -13,9 +15,10 @@ from acezero_gpu.ransac.correspondences import (
     checked_inputs,
     checked_weights,
     make_correspondences,
+    relative_weights,
 )
 from acezero_gpu.ransac.local_refinement import polish, refine_on_inliers
-from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result
+from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result, se3_or_identity
 from acezero_gpu.ransac.sampling import ImageStreams
 from acezero_gpu.ransac.scoring import score_hypotheses, score_squared_errors, squared_errors_px
 from acezero_gpu.ransac.search import chunk_budget, search_pose
@@ -67,6 +70,8 @@ def estimate_absolute_pose(
     batch, n = points.shape[:2]
     if batch == 0 or n < MIN_INLIERS:
         return no_result(points, PinholeCamera(focal, principal), PoseStatus.TOO_FEW_POINTS)
+    if weights is not None:
+        weights, unit = relative_weights(weights)
     streams = ImageStreams.draw(batch, generator, points.device)
     budget = chunk_budget(config, points.device)
     parts = []
@@ -80,7 +85,8 @@ def estimate_absolute_pose(
         )
         prior = None if guess is None else guess[part]
         parts.append(_estimate(data, config, streams.images(part), prior))
-    return concatenated(parts)
+    result = concatenated(parts)
+    return result if weights is None else replace(result, score=result.score * unit)
 
 
 def _estimate(
@@ -120,11 +126,7 @@ def _estimate(
 
 def _result(data: Correspondences, pose: Tensor, found: Tensor, config: RansacConfig) -> AbsolutePoseResult:
     """Inliers are recounted at the pose as it is handed out, after its conversion to a quaternion."""
-    rotation = orthonormalise(pose[..., :3])
-    se3 = se3_from_matrix(torch.cat([rotation, pose[..., 3:]], dim=-1)).tensor()
-    found = found & se3.isfinite().all(-1)
-    identity = torch.eye(7, dtype=se3.dtype, device=se3.device)[6]  # a list would be copied to the device
-    se3 = torch.where(found[:, None], se3, identity)
+    se3, found = se3_or_identity(pose, found)
     squared = squared_errors_px(data, matrix_from_se3(se3)[:, None])[:, 0]
     inliers = (squared < config.max_error_px**2) & found[:, None]
     count = inliers.sum(-1)

@@ -11,6 +11,8 @@ from acezero_gpu.geometry import PinholeCamera, matrix_from_se3
 
 _NEVER_INLIER_PX = 1e9
 """Pixel of unusable correspondences: no projection comes near it, so the hot loop needs no mask."""
+_LARGEST_POINT = 1e12
+"""World points with a coordinate beyond this, in whatever unit, are not usable; nor are pixels beyond the above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Correspondences:
     pixels: Float[Tensor, "batch 2 n"]
     """Observed pixels; far outside any image where unusable."""
     usable: Bool[Tensor, "batch n"]
-    """Finite, not masked, and the camera is valid."""
+    """Finite, not huge, not masked, and the camera is valid."""
     camera: PinholeCamera
     """Batched like the rest."""
     weights: Float[Tensor, "batch n"] | None = None
@@ -106,6 +108,19 @@ def checked_weights(weights: Tensor | None, points: Tensor) -> Tensor | None:
     return weights
 
 
+def relative_weights(
+    weights: Float[Tensor, "batch n"],
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, " batch"]]:
+    """Weights divided by the largest of each image, which is returned too; those that are no weights are zero.
+
+    Sums of weights times squared errors then neither overflow nor vanish, whatever unit the weights have.
+    """
+    weights = torch.where((weights > 0) & weights.isfinite(), weights, 0)
+    largest = weights.amax(-1)
+    largest = torch.where(largest > 0, largest, 1)
+    return weights / largest[:, None], largest
+
+
 def checked_initial(initial: Tensor | None, points: Tensor) -> Tensor | None:
     """Given poses as ``[R | t]`` (batch, 3, 4), or a ``ValueError`` that names what does not fit."""
     if initial is None:
@@ -129,14 +144,16 @@ def make_correspondences(
     """Sort out what can be used; ``camera`` must be batched like the points."""
     # Rows must lie one after another in memory, or every pass over them is many times slower.
     points_rows, pixel_rows = points.transpose(1, 2).contiguous(), pixels.transpose(1, 2).contiguous()
-    zero = (points_rows * 0).sum(1) + (pixel_rows * 0).sum(1)  # NaN if anything is not finite
     focal, principal = camera.focal_px, camera.principal_point_px
     valid_camera = (focal > 0).all(-1) & focal.isfinite().all(-1) & principal.isfinite().all(-1)
-    usable = (zero == 0) & valid_camera[:, None]
+    # False for NaN as well. What is finite but huge would overflow where it is squared, and 0 times infinity
+    # would take the sums over all other points along.
+    near = (points_rows.abs().amax(1) < _LARGEST_POINT) & (pixel_rows.abs().amax(1) < _NEVER_INLIER_PX)
+    usable = near & valid_camera[:, None]
     if mask is not None:
         usable = usable & mask
     if weights is not None:
-        usable = usable & (weights > 0) & weights.isfinite()
+        usable = usable & (weights > 0)
         weights = torch.where(usable, weights, 0)
     keep = usable[:, None]
     points_rows = torch.where(keep, points_rows, 0)

@@ -85,9 +85,8 @@ class _Images:
         uniform = self.streams.uniform(first, samples * k, compile=config.compile).unflatten(1, (samples, k))
         if self.data.weights is None:
             ranks = distinct_ranks(uniform, self.count[:, None])
-        else:
-            ranks = weighted_ranks(uniform, self.data.weights.gather(1, self.order))
-        return self.order.gather(1, ranks.flatten(1)).view_as(ranks)
+            return self.order.gather(1, ranks.flatten(1)).view_as(ranks)
+        return weighted_ranks(uniform, self.data.weights)  # zero where not usable
 
 
 def search_pose(
@@ -108,7 +107,7 @@ def search_pose(
     score = torch.full_like(pose[:, 0, 0], _NO_SCORE)
     if prior is not None:
         pose, score = _refined_prior(images.subset, prior, config)
-    done = torch.zeros(batch, dtype=torch.bool, device=pose.device)
+    done = images.count < config.sample_size  # nothing to be found
     searched = torch.arange(batch, device=pose.device)
     first = _subset_size(config, n)
     for size, drawn in zip(config.rounds, accumulate(config.rounds), strict=True):
@@ -143,33 +142,25 @@ def _candidates(
     device = images.count.device
     at_once = chunk_size_for(_SOLVER_BYTES, chunk_budget(config, device))
     at_once = min(at_once, _CPU_SAMPLES) if device.type == "cpu" else at_once
-    kept: list[tuple[Tensor, Tensor]] = []
+    # The first look at all pieces comes before the second at any: what passes does not depend on the pieces.
+    looked_at, count = images.subset, config.local_candidates
+    if images.prescore is not None:
+        looked_at, count = images.prescore, config.prescore_keep
+    kept: tuple[Tensor, Tensor] | None = None
     for piece in chunk_ranges(size, chunk_size_for(config.samples(1) * len(images.count), at_once)):
         start = first + config.samples(piece.start) * config.sample_size
         samples = images.draw(start, config.samples(piece.stop - piece.start), config)
         hypotheses = _solve(images.data, samples, config)
-        pose, valid = hypotheses.cam_from_world, hypotheses.valid
-        if images.prescore is not None:
-            pose, scores = _best(pose, valid, images.prescore, config.prescore_keep, config)
-            valid = scores > _NO_SCORE
-        kept.append(_best(pose, valid, images.subset, config.local_candidates, config))
-    if len(kept) == 1:
-        return kept[0]
-    pose, scores = (torch.cat(column, dim=1) for column in zip(*kept, strict=True))
-    scores, index = scores.topk(min(config.local_candidates, scores.shape[1]), dim=1)
-    return pose.gather(1, index[..., None, None].expand(-1, -1, 3, 4)), scores
-
-
-def _spread(
-    data: Correspondences, order: Tensor, count: Tensor, streams: ImageStreams, points: int
-) -> Correspondences:
-    """Some points of each image, spread evenly over those that are usable."""
-    return data.narrow(order.gather(1, spread_ranks(streams.uniform(0, points), count[:, None])))
-
-
-def _every(few: int, spread: int, subset: Correspondences) -> Int64[Tensor, "batch few"]:
-    index = torch.arange(few, device=subset.usable.device) * spread // few
-    return index.expand(len(subset.usable), few)
+        found = _best(hypotheses.cam_from_world, hypotheses.valid, looked_at, count, config)
+        if kept is not None:
+            pose, scores = (torch.cat(pair, dim=1) for pair in zip(kept, found, strict=True))
+            found = _highest(pose, scores, count)
+        kept = found
+    assert kept is not None
+    pose, scores = kept
+    if images.prescore is None:
+        return pose, scores
+    return _best(pose, scores > _NO_SCORE, images.subset, config.local_candidates, config)
 
 
 def _solve(data: Correspondences, samples: Tensor, config: RansacConfig) -> Hypotheses:
@@ -183,7 +174,13 @@ def _best(
     pose: Tensor, valid: Tensor, data: Correspondences, count: int, config: RansacConfig
 ) -> tuple[Tensor, Tensor]:
     scores = score_hypotheses(data, pose, config.max_error_px, config.score, compile=config.compile)
-    scores, index = torch.where(valid, scores, _NO_SCORE).topk(min(count, pose.shape[1]), dim=1)
+    real = valid & (scores >= 0)  # not NaN, which would be the highest of all
+    return _highest(pose, torch.where(real, scores, _NO_SCORE), count)
+
+
+def _highest(pose: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` best scored poses, best first."""
+    scores, index = scores.topk(min(count, pose.shape[1]), dim=1)
     return pose.gather(1, index[..., None, None].expand(-1, -1, 3, 4)), scores
 
 
@@ -232,7 +229,10 @@ def _refined_prior(
 def _confident(subset: Correspondences, pose: Tensor, drawn: int, config: RansacConfig) -> Tensor:
     """Whether ``drawn`` samples have held one of inliers alone with the wanted probability."""
     squared = squared_errors_px(subset, pose[:, None])[:, 0]
-    inliers = (squared < config.max_error_px**2).sum(-1)
-    share = inliers / subset.usable.sum(-1).clamp_min(1)
+    inliers = squared < config.max_error_px**2
+    if subset.weights is None:
+        share = inliers.sum(-1) / subset.usable.sum(-1).clamp_min(1)
+    else:  # samples are drawn by weight
+        share = (inliers * subset.weights).sum(-1) / subset.weights.sum(-1)
     missed = drawn * torch.log1p(-share.double().pow(config.sample_size).clamp_max(1 - 1e-12))
     return missed < math.log1p(-config.confidence)
