@@ -9,10 +9,9 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, camera_centres, reproject, rotation_angle_deg
 from acezero_gpu.geometry.reprojection import MIN_DEPTH
 from acezero_gpu.pnp import PoseStatus, RefinementConfig, refine_absolute_pose, refine_implicit
-from acezero_gpu.ransac.absolute_pose import checked_inputs, make_correspondences
+from acezero_gpu.ransac.correspondences import Correspondences, checked_inputs, make_correspondences
 from acezero_gpu.ransac.hypotheses import Hypotheses, verified_hypotheses
-from acezero_gpu.ransac.sampling import distinct_ranks, draw_uniform, usable_first
-from acezero_gpu.ransac.scoring import Correspondences
+from acezero_gpu.ransac.sampling import ImageStreams, distinct_ranks, usable_first
 from acezero_gpu.runtime import random_stream
 
 _LEAST_POINTS = 4
@@ -121,7 +120,8 @@ def sample_pose_distribution(
     with torch.no_grad():
         data = make_correspondences(points, pixels, PinholeCamera(focal, principal), mask)
         usable, enough = data.usable, data.usable.sum(-1) >= _LEAST_POINTS
-        hypotheses = _draw_hypotheses(data, config, generator)
+        streams = ImageStreams.draw(len(points), generator, points.device)
+        hypotheses = _draw_hypotheses(data, config, streams)
     # Whatever would send back 0 times infinity is replaced on the way in.
     points = torch.where(usable[..., None], points, 0.0)
     pixels = torch.where(usable[..., None], pixels, 0.0)
@@ -175,7 +175,7 @@ class _Views:
 
 
 def _draw_hypotheses(
-    data: Correspondences, config: PoseDistributionConfig, generator: torch.Generator
+    data: Correspondences, config: PoseDistributionConfig, streams: ImageStreams
 ) -> Hypotheses:
     batch, n = data.usable.shape
     samples = config.hypotheses * config.attempts
@@ -185,8 +185,8 @@ def _draw_hypotheses(
         return Hypotheses(
             pose.expand(batch, config.hypotheses, 3, 4), data.usable.new_zeros(batch, config.hypotheses)
         )
-    uniform = draw_uniform((batch, samples, 4), generator, data.usable.device)
-    ranks = distinct_ranks(uniform, count[:, None])
+    uniform = streams.uniform(0, samples * 4)
+    ranks = distinct_ranks(uniform.unflatten(1, (samples, 4)), count[:, None])
     indices = usable_first(data.usable).gather(1, ranks.flatten(1))
     indices = indices.view(batch, config.hypotheses, config.attempts, 4)
     hypotheses = verified_hypotheses(data, indices, config.max_error_px)

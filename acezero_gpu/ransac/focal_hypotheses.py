@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from acezero_gpu.pnp import p3p
-from acezero_gpu.ransac.scoring import Correspondences, ScoreName, score_hypotheses
+from acezero_gpu.ransac.correspondences import Correspondences
+from acezero_gpu.ransac.scoring import ScoreName, score_hypotheses
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from acezero_gpu.pnp import PoseStatus
 from acezero_gpu.ransac.absolute_pose import MIN_INLIERS
 from acezero_gpu.ransac.hypotheses import Hypotheses
 from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result, se3_or_identity
-from acezero_gpu.ransac.sampling import distinct_ranks, draw_uniform, usable_first
+from acezero_gpu.ransac.sampling import ImageStreams, distinct_ranks, usable_first
 from acezero_gpu.ransac.scoring import ScoreName, score_squared_errors
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
 
@@ -94,10 +94,11 @@ def estimate_rigid_pose(
     if batch == 0 or n < MIN_INLIERS:
         return no_result(points, None, PoseStatus.TOO_FEW_POINTS)
     working = points.element_size() * max(60 * config.samples, 5 * config.hypotheses * n)
+    streams = ImageStreams.draw(batch, generator, points.device)
     parts = []
     for part in chunk_ranges(batch, chunk_size_for(working, config.max_chunk_bytes)):
         pairs = _pairs(points[part], points_cam[part], mask[part], weights[part], config.max_error)
-        parts.append(_estimate(pairs, config, generator))
+        parts.append(_estimate(pairs, config, streams.images(part)))
     return concatenated(parts)
 
 
@@ -145,11 +146,10 @@ def _pairs(points: Tensor, points_cam: Tensor, mask: Tensor, weights: Tensor, ma
     return _Pairs(world, cam, torch.where(usable, weights, 0), usable)
 
 
-def _estimate(pairs: _Pairs, config: RigidRansacConfig, generator: torch.Generator) -> AbsolutePoseResult:
+def _estimate(pairs: _Pairs, config: RigidRansacConfig, streams: ImageStreams) -> AbsolutePoseResult:
     """One chunk of images."""
-    batch = pairs.usable.shape[0]
     count = pairs.usable.sum(-1)
-    uniform = draw_uniform((batch, config.samples * 3), generator, pairs.usable.device)
+    uniform = streams.uniform(0, config.samples * 3)
     ranks = distinct_ranks(uniform.unflatten(1, (config.samples, 3)), count[:, None])
     indices = usable_first(pairs.usable).gather(1, ranks.flatten(1)).view_as(ranks)
     hypotheses = consistent_hypotheses(pairs.world, pairs.cam, indices, config.max_error, config.hypotheses)

@@ -110,17 +110,12 @@ def spread_ranks(
 ) -> Int64[Tensor, "*batch k"]:
     """``k`` ascending integers of ``range(count)``, one at random from each of ``k`` equal parts of it.
 
-    All are different if ``count`` is at least ``k``; otherwise they repeat evenly.
+    The i-th part is ``[i count / k, (i + 1) count / k)``: all are different if ``count`` is at least ``k``.
+    Otherwise some parts hold no integer; the one before stands in: all repeat evenly.
     """
     k = uniform.shape[-1]
-    slot = torch.arange(k, device=uniform.device) + uniform.double()
-    rank = (slot * (count[..., None] / k)).to(torch.int64)
-    return torch.minimum(rank, (count[..., None] - 1).clamp_min(0))
-
-
-def draw_uniform(
-    shape: tuple[int, ...], generator: torch.Generator, device: torch.device
-) -> Float[Tensor, "..."]:
-    """Numbers in [0, 1), drawn where the generator lives, so that each device gets the same samples."""
-    numbers = torch.rand(shape, generator=generator, device=generator.device)
-    return numbers.to(device, non_blocking=True)
+    ends = torch.arange(k + 1, device=uniform.device) * count[..., None]
+    first = (ends + (k - 1)) // k
+    size = first.diff(dim=-1)
+    rank = first[..., :-1] + (uniform * size).to(torch.int64)
+    return torch.where(size > 0, rank, ends[..., :-1] // k)

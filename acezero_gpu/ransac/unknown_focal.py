@@ -9,16 +9,12 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3
 from acezero_gpu.pnp import LossName, PoseStatus, RefinementConfig
 from acezero_gpu.pnp.focal_refinement import RefinedPoseAndFocal, refine_pose_and_focal
-from acezero_gpu.ransac.absolute_pose import (
-    MIN_INLIERS,
-    Correspondences,
-    checked_inputs,
-    make_correspondences,
-)
+from acezero_gpu.ransac.absolute_pose import MIN_INLIERS
+from acezero_gpu.ransac.correspondences import Correspondences, checked_inputs, make_correspondences
 from acezero_gpu.ransac.focal_hypotheses import FocalHypotheses, sweep_hypotheses
 from acezero_gpu.ransac.local_refinement import robust_scale_px
 from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result, se3_or_identity
-from acezero_gpu.ransac.sampling import distinct_ranks, draw_uniform, usable_first
+from acezero_gpu.ransac.sampling import ImageStreams, distinct_ranks, usable_first
 from acezero_gpu.ransac.scoring import ScoreName, score_squared_errors, squared_errors_px
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
 
@@ -113,13 +109,14 @@ def estimate_pose_and_focal(
     if batch == 0 or n < MIN_INLIERS:
         nothing = PinholeCamera(torch.full_like(principal, torch.nan), principal)
         return no_result(points, nothing, PoseStatus.TOO_FEW_POINTS)
+    streams = ImageStreams.draw(batch, generator, points.device)
     parts = []
     for part in chunk_ranges(batch, chunk_size_for(_bytes_per_image(config, points), config.max_chunk_bytes)):
         # With a focal length of one, 3x4 projections can take the place of poses.
         unit = PinholeCamera(torch.ones_like(principal[part]), torch.zeros_like(principal[part]))
         offsets = pixels[part] - principal[part, None]
         data = make_correspondences(points[part], offsets, unit, mask[part])
-        parts.append(_estimate(data, principal[part], diagonal[part], config, generator))
+        parts.append(_estimate(data, principal[part], diagonal[part], config, streams.images(part)))
     return concatenated(parts)
 
 
@@ -149,7 +146,8 @@ def _checked(
     points, pixels, _, principal, mask = checked_inputs(points, pixels, camera, mask)
     diagonal = diagonal.expand(batch)
     known = (diagonal > 0) & diagonal.isfinite()
-    usable = known[:, None].expand(batch, n)
+    # A coordinate whose square would overflow counts as not finite: scores would be inf - inf.
+    usable = (points.abs() < torch.finfo(points.dtype).max ** 0.5).all(-1) & known[:, None]
     return points, pixels, principal, diagonal.where(known, 1), usable if mask is None else mask & usable
 
 
@@ -158,10 +156,10 @@ def _estimate(
     principal: Tensor,
     diagonal: Tensor,
     config: FocalRansacConfig,
-    generator: torch.Generator,
+    streams: ImageStreams,
 ) -> AbsolutePoseResult:
     """One chunk of images."""
-    hypotheses, few = _sweep(data, diagonal, config, generator)
+    hypotheses, few = _sweep(data, diagonal, config, streams)
     found = (hypotheses.score >= 0).any(-1)
     wide = config.sweep_widening * config.max_error_px
     hypotheses = hypotheses.scored(few, wide, config.score).best(config.prescore_keep)
@@ -171,18 +169,19 @@ def _estimate(
 
 
 def _sweep(
-    data: Correspondences, diagonal: Tensor, config: FocalRansacConfig, generator: torch.Generator
+    data: Correspondences, diagonal: Tensor, config: FocalRansacConfig, streams: ImageStreams
 ) -> tuple[FocalHypotheses, Correspondences]:
     """All roots of all samples at all focal lengths, unscored; and the random points that score them first."""
-    batch, device = data.usable.shape[0], data.usable.device
     count, order = data.usable.sum(-1), usable_first(data.usable)
     drawn = 3 * config.samples
-    uniform = draw_uniform((batch, drawn + config.prescore_points), generator, device)
+    uniform = streams.uniform(0, drawn + config.prescore_points)
     ranks = distinct_ranks(uniform[:, :drawn].unflatten(1, (config.samples, 3)), count[:, None])
     samples = order.gather(1, ranks.flatten(1)).view_as(ranks)
     few = data.narrow(order.gather(1, distinct_ranks(uniform[:, drawn:, None], count[:, None])[..., 0]))
 
-    step = torch.arange(config.focals, dtype=diagonal.dtype, device=device) / max(1, config.focals - 1)
+    step = torch.arange(config.focals, dtype=diagonal.dtype, device=diagonal.device) / max(
+        1, config.focals - 1
+    )
     ratio = config.max_focal_diagonals / config.min_focal_diagonals
     focals = config.min_focal_diagonals * diagonal[:, None] * ratio**step
     hypotheses = sweep_hypotheses(data, samples, focals)
