@@ -146,8 +146,7 @@ def _checked(
     points, pixels, _, principal, mask = checked_inputs(points, pixels, camera, mask)
     diagonal = diagonal.expand(batch)
     known = (diagonal > 0) & diagonal.isfinite()
-    # A coordinate whose square would overflow counts as not finite: scores would be inf - inf.
-    usable = (points.abs() < torch.finfo(points.dtype).max ** 0.5).all(-1) & known[:, None]
+    usable = known[:, None].expand(batch, n)
     return points, pixels, principal, diagonal.where(known, 1), usable if mask is None else mask & usable
 
 
