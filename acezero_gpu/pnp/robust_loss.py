@@ -66,9 +66,13 @@ def truncated_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Te
 
 
 def tukey_loss(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
-    """``s²/3 (1 - (1 - r²/s²)³)``, constant from the scale on (Beaton and Tukey 1974)."""
-    inside = (1 - squared / (scale * scale)).clamp_min(0)
-    return (1 - inside * inside * inside) * (scale * scale / 3)
+    """``s²/3 (1 - (1 - r²/s²)³)``, constant from the scale on (Beaton and Tukey 1974).
+
+    Computed as ``s² (x - x² + x³/3)`` with ``x = min(r²/s², 1)``: 1 minus the cube would round to the scale's
+    precision where residuals are small against it.
+    """
+    x = (squared / (scale * scale)).clamp_max(1)
+    return x * (1 - x * (1 - x / 3)) * (scale * scale)
 
 
 def tukey_weight(squared: Float[Tensor, "*batch"], scale: Scale) -> Float[Tensor, "*batch"]:
