@@ -12,7 +12,8 @@ from acezero_gpu.geometry import PinholeCamera, matrix_from_se3
 _NEVER_INLIER_PX = 1e9
 """Pixel of unusable correspondences: no projection comes near it, so the hot loop needs no mask."""
 _LARGEST_POINT = 1e12
-"""World points with a coordinate beyond this, in whatever unit, are not usable; nor are pixels beyond the above."""
+"""World points with a coordinate beyond this, in whatever unit, are not usable; nor are pixels and cameras
+beyond the above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def make_correspondences(
     # Rows must lie one after another in memory, or every pass over them is many times slower.
     points_rows, pixel_rows = points.transpose(1, 2).contiguous(), pixels.transpose(1, 2).contiguous()
     focal, principal = camera.focal_px, camera.principal_point_px
-    valid_camera = (focal > 0).all(-1) & focal.isfinite().all(-1) & principal.isfinite().all(-1)
+    valid_camera = (focal > 0).all(-1) & (torch.cat([focal, principal.abs()], -1) < _NEVER_INLIER_PX).all(-1)
     # False for NaN as well. What is finite but huge would overflow where it is squared, and 0 times infinity
     # would take the sums over all other points along.
     near = (points_rows.abs().amax(1) < _LARGEST_POINT) & (pixel_rows.abs().amax(1) < _NEVER_INLIER_PX)

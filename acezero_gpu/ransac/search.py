@@ -60,15 +60,14 @@ class _Images:
     def of(cls, data: Correspondences, config: RansacConfig, streams: ImageStreams) -> "_Images":
         n = data.usable.shape[1]
         count, order = data.usable.sum(-1), usable_first(data.usable)
-        spread = _subset_size(config, n)
-        subset = data
-        if spread < n:
-            ranks = spread_ranks(streams.uniform(0, spread), count)
-            subset = data.narrow(order.gather(1, ranks))
-        few = min(config.prescore_points, spread)
-        # Points are in image order: every k-th of them covers the image as the subset does.
-        index = torch.arange(few, device=count.device) * spread // max(few, 1)
-        prescore = subset.narrow(index.expand(len(count), few)) if few else None
+        spread, few = _subset_sizes(config, n)
+
+        def some_points(first: int, points: int) -> Correspondences:
+            """Spread over the usable ones, which are in image order, so that they cover the image."""
+            return data.narrow(order.gather(1, spread_ranks(streams.uniform(first, points), count)))
+
+        subset = some_points(0, spread) if spread < n else data
+        prescore = some_points(spread, few) if few else None
         return cls(data, subset, prescore, streams, order, count)
 
     def some(self, index: Int64[Tensor, " some"]) -> "_Images":
@@ -109,7 +108,7 @@ def search_pose(
         pose, score = _refined_prior(images.subset, prior, config)
     done = images.count < config.sample_size  # nothing to be found
     searched = torch.arange(batch, device=pose.device)
-    first = _subset_size(config, n)
+    first = sum(_subset_sizes(config, n))
     for size, drawn in zip(config.rounds, accumulate(config.rounds), strict=True):
         candidates, scores = _candidates(images, config, first, size)
         first += config.samples(size) * config.sample_size
@@ -131,8 +130,9 @@ def search_pose(
     return pose, score > _NO_SCORE
 
 
-def _subset_size(config: RansacConfig, n: int) -> int:
-    return min(config.subset_points or n, n)
+def _subset_sizes(config: RansacConfig, n: int) -> tuple[int, int]:
+    """Points on which hypotheses are compared, and those of the first look."""
+    return min(config.subset_points or n, n), min(config.prescore_points, n)
 
 
 def _candidates(
