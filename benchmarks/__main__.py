@@ -17,15 +17,20 @@ from acezero_gpu.cli.map import MAP_DEFAULTS
 from acezero_gpu.cli.settings import Settings, Value, resolve_settings
 from acezero_gpu.runtime import InputError
 from benchmarks.image_sets import TruthSet, read_mapping_set
+from benchmarks.pose_cases import OUTLIER_SHARES, grid_case, predicted_case
 from benchmarks.records import Record, read_record
+from benchmarks.solver_tables import solver_table
 from benchmarks.systems import chosen_systems
-from benchmarks.tables import TABLES
+from benchmarks.systems.pose_solvers import chosen_solvers
+from benchmarks.tables import TABLES as IMAGE_TABLES
 from benchmarks.timing import environment, warm_up
 from benchmarks.workloads.demo import render_demo_set
 from benchmarks.workloads.reconstruction import Repeats, compare
 from benchmarks.workloads.relocalisation import Maps, read_place, relocalise
+from benchmarks.workloads.solver import chosen_parts, measure_solver
 
 RESULTS = Path("benchmarks/results")
+TABLES = {**IMAGE_TABLES, "solver": solver_table}
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the image sets.")]
 Sets = Annotated[str, typer.Option("--sets", help="Names of sets, with commas between.")]
@@ -50,6 +55,16 @@ SelfSupervised = Annotated[
         "mapping images, or of a new run (none).",
     ),
 ]
+
+OptionalData = Annotated[Path | None, typer.Option("--data", help="Folder of the image sets.")]
+MapFile = Annotated[
+    Path | None, typer.Option("--map", help="Map of the set, from its true poses: acezero map.")
+]
+Solvers = Annotated[
+    str, typer.Option("--solvers", help="all, or names with semicolons between.", show_default="all")
+]
+Parts = Annotated[str, typer.Option("--parts", help="Of cases, p3p, batching, throughput, memory.")]
+Frames = Annotated[int, typer.Option("--frames", min=1, help="Frames of each synthetic case.")]
 
 app = typer.Typer(
     name="benchmarks",
@@ -190,6 +205,35 @@ def relocalisation(
     place, record = read_place(data / set_name), plan.record(arguments)
     warm_up(settings.device)
     _end(record, relocalise(place, Maps(settings, alone, run), plan.repeats, record))
+
+
+@app.command()
+def solver(
+    data: OptionalData = None,
+    map_file: MapFile = None,
+    set_name: SetName = "redkitchen",
+    solvers: Solvers = "all",
+    parts: Parts = "cases,p3p,batching,memory",
+    frames: Frames = 200,
+    out: Out = None,
+    repeat: Repeat = 3,
+    device: opt.Device = "auto",
+    commit: Commit = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """The absolute pose solver beside PoseLib, pycolmap and OpenCV, and its parts by themselves."""
+    if (data is None) != (map_file is None):
+        raise InputError("--data and --map belong together: the queries, and the map to predict them by.")
+    settings = resolve_settings(device, "auto", None, {}, None)
+    chosen, wanted = chosen_solvers(solvers), chosen_parts(parts)
+    cases = [grid_case(frames, share) for share in OUTLIER_SHARES] if "cases" in wanted else []
+    arguments = ["--solvers", solvers, "--parts", parts, "--frames", str(frames)]
+    if data is not None and map_file is not None:
+        cases.append(predicted_case(read_place(data / set_name), map_file, settings))
+        arguments += ["--data", "DATA", "--map", "MAP", "--set-name", set_name]
+    record = _plan("solver", settings, Repeats(repeat), out, None, commit, overwrite).record(arguments)
+    measure_solver(cases, chosen, wanted, settings.device.type, repeat, record)
+    _end(record, True)
 
 
 @app.command()
