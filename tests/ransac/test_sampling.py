@@ -181,6 +181,11 @@ def test_weighted_ranks_follow_the_weights_of_each_image(device):
         assert scipy.stats.chisquare(frequency[some].numpy(), expected[some].numpy()).pvalue > UNLIKELY
 
 
+def test_a_number_on_the_border_of_two_items_belongs_to_the_second():
+    weights = torch.tensor([[0.0, 1.0, 0.0, 1.0]])
+    assert weighted_ranks(torch.tensor([[[0.0, 0.5, 1 - 2.0**-24]]]), weights).tolist() == [[[1, 3, 3]]]
+
+
 def test_weighted_ranks_without_any_weight_stay_in_range():
     ranks = weighted_ranks(rand(2, 50, 3), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
     assert ((ranks >= 0) & (ranks < 2)).all()
