@@ -121,13 +121,18 @@ def search_pose(
         if drawn == config.hypotheses:
             break
         done[searched] |= _confident(images.subset, pose[searched], config.samples(drawn), config)
-        if done.device.type == "cpu":
+        if _may_look(done.device):
             going_on = (~done[searched]).nonzero()[:, 0]
             if len(going_on) == 0:
                 break
             if len(going_on) < len(searched):
                 images, searched = images.some(going_on), searched[going_on]
     return pose, score > _NO_SCORE
+
+
+def _may_look(device: torch.device) -> bool:
+    """Whether a result can be looked at without waiting for it."""
+    return device.type == "cpu"
 
 
 def _subset_sizes(config: RansacConfig, n: int) -> tuple[int, int]:
