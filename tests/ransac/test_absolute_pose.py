@@ -112,7 +112,8 @@ def test_batch_equals_loop_and_chunks(device, preset):
     scene = make_scene(5, outliers=0.5, noise_px=1.5, rows=12, columns=16, device=device)
 
     def run(images: slice, generator: torch.Generator, **changes: int):
-        config = replace(PRESETS[preset], **changes)
+        few = {} if preset == "fast" else {"hypotheses": 120, "first_round": 48}
+        config = replace(PRESETS[preset], **few, **changes)
         return estimate_absolute_pose(
             scene.points[images], scene.pixels, scene.camera, config, generator=generator
         )
@@ -120,7 +121,7 @@ def test_batch_equals_loop_and_chunks(device, preset):
     everything = slice(None)
     whole = run(everything, torch.Generator().manual_seed(3))
     tolerance = 0.0 if device.type == "cpu" else 1e-3
-    for budget in (1, 50_000, 500_000):
+    for budget in (1, 100_000):
         chunked = run(everything, torch.Generator().manual_seed(3), max_chunk_bytes=budget)
         assert (pose_rows(chunked) - pose_rows(whole)).abs().max() <= tolerance
         assert torch.equal(chunked.status, whole.status)
