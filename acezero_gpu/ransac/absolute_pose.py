@@ -45,9 +45,10 @@ def estimate_absolute_pose(
     ``pixels`` is (n, 2), shared by all images, or (batch, n, 2). ``camera`` is shared or batched. ``mask``
     (batch, n) tells which correspondences may be used: images with fewer points are padded. ``weights``
     (batch, n) says what each correspondence counts for in scores and refinements, and how often it is drawn;
-    those not above zero are not used. Points that are not finite are left out. Minimal samples give
-    hypotheses, the best scored one is refined on its inliers, and the inliers are counted at the pose that is
-    returned.
+    those not above zero or not finite are not used, and a factor on all of them changes the score only. Points
+    that are not finite or have a coordinate beyond 1e12 are left out, pixels beyond 1e9 too. Minimal samples
+    give hypotheses, the best scored one is refined on its inliers, and the inliers are counted at the pose
+    that is returned.
 
     ``initial``, pypose SE3 (batch, 7), is a guess of each pose: it is refined, from some multiple of the
     threshold inwards, and competes with the hypotheses. Rows that are not finite are ignored.

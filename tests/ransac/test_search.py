@@ -1,7 +1,6 @@
-"""Rounds and early stop, weights, given poses, and the memory that the search takes."""
+"""Rounds and early stop, weights and given poses."""
 
 import math
-import weakref
 from dataclasses import replace
 
 import pypose as pp
@@ -10,8 +9,6 @@ import torch
 from reference.pose_results import PRESETS, identical, pose_rows
 from reference.posed_scene import make_scene
 from reference.slow_absolute_pose import score_one
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, retract, se3_from_matrix
 from acezero_gpu.pnp import PoseStatus
@@ -258,51 +255,3 @@ def test_given_poses_that_are_not_finite_are_ignored(device, preset, value):
         scene.points, scene.pixels, scene.camera, replace(config, hypotheses=0), initial=pp.SE3(initial)
     )
     assert only.status.tolist() == [OK, PoseStatus.NO_HYPOTHESIS] * 2
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors made inside this context held at any time, without views of ``inputs``."""
-
-    def __init__(self, *inputs: torch.Tensor) -> None:
-        super().__init__()
-        self.live, self.peak = 0, 0
-        self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in inputs)
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        self.peak = max(self.peak, self.live)
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.live += size
-        weakref.finalize(storage, self._release, size)
-
-    def _release(self, size: int) -> None:
-        self.live -= size
-
-
-@pytest.mark.parametrize("preset", ["fast", "balanced"])
-def test_temporary_memory_does_not_grow_with_the_batch(preset):
-    """Beyond the results themselves, which are held twice while chunks are put together."""
-    scene = make_scene(8, outliers=0.3, noise_px=1.0, rows=6, columns=8)
-    few = {"fast": {"hypotheses": 4, "attempts": 4}, "balanced": {"hypotheses": 32}}[preset]
-    config = replace(PRESETS[preset], max_chunk_bytes=1 << 19, **few)
-    peaks = {}
-    for batch in (64, 1024):
-        points = scene.points.repeat(batch // 8, 1, 1)
-        with LiveBytes(points, scene.pixels) as memory:
-            result = estimate_absolute_pose(points, scene.pixels, scene.camera, config)
-        results = sum(
-            t.nbytes
-            for t in (pose_rows(result), result.inliers, result.inlier_count, result.score, result.status)
-        )
-        peaks[batch] = memory.peak - 2 * results
-        assert peaks[batch] < 4 * config.max_chunk_bytes
-    assert peaks[1024] < 1.2 * peaks[64]
