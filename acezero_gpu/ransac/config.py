@@ -60,8 +60,8 @@ class RansacConfig:
     """Use ``torch.compile`` for the minimal solver and the scores: the first call takes up to a minute, later
     ones are faster, with the same result up to rounding. Falls back where there is no compiler."""
     max_chunk_bytes: int | None = None
-    """Images are worked on in chunks whose temporary memory stays below about this; None: 64 MB on a CPU,
-    where larger chunks would leave its caches, 2 GB on other devices."""
+    """Images are worked on in chunks whose temporary memory stays below about this; None: 32 MB on a CPU
+    (64 MB with ``compile``), where larger chunks would leave its caches, 2 GB on other devices."""
 
     def __post_init__(self) -> None:
         for name in ("attempts", "prescore_keep", "local_candidates"):
@@ -112,10 +112,10 @@ class RansacConfig:
             hypotheses=16384,
             fourth_point=False,
             first_round=256,
-            confidence=0.999,
+            confidence=0.95,
             score="msac",
-            subset_points=512,
-            prescore_points=64,
+            subset_points=1024,
+            prescore_points=128,
             prescore_keep=32,
             local_candidates=2,
             local_rounds=1,
