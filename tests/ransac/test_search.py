@@ -177,7 +177,7 @@ def test_the_unit_of_the_weights_does_not_matter(device, dtype, preset):
         )
 
     result = run(weights)
-    for unit in (2.0**-100, 0.3, 2.0**60, 1e30):
+    for unit in (2.0**-100, 0.3, 2.0**60, 1e37):
         other = run(weights * unit)
         assert (pose_rows(other) - pose_rows(result)).abs().max() < (1e-4 if dtype == torch.float32 else 1e-6)
         assert torch.allclose(other.score, result.score * unit, rtol=1e-4)
