@@ -25,7 +25,7 @@ class PoseStatus(IntEnum):
         "A pose was found, but the points hardly tell the focal length, as those on a plane that faces the camera.",
     )
 
-    def __new__(cls, code: int, sentence: str) -> "PoseStatus":
+    def __new__(cls, code: int, sentence: str = "") -> "PoseStatus":
         member = int.__new__(cls, code)
         member._value_ = code
         member.sentence = sentence
