@@ -125,7 +125,9 @@ def minimise_reprojection(
     if loss_scale_px is None:
         loss_scale_px = initial.new_full((), config.loss_scale_px)
     scale = loss_scale_px[..., None]
-    linearise = _linearise_fused if config.compile and initial.dim() == 3 else _linearise
+    # One problem alone would be compiled separately, for little.
+    fused = config.compile and initial.dim() == 3 and len(initial) > 1
+    linearise = _linearise_fused if fused else _linearise
     state = linearise(problem, initial, config.loss, scale)
     damping = torch.full_like(state.cost, config.initial_damping)
     for _ in range(config.iterations):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ class _Compiled:
 
     def __init__(self, function: Callable[..., Any], one_pass: bool) -> None:
         self._function = function
+        _allow_variants()
         self._fast: Callable[..., Any] | None = torch.compile(
             function, dynamic=True, fullgraph=True, options=_options(one_pass)
         )
@@ -65,6 +67,21 @@ def compiled(function: Callable[..., Any], *, one_pass: bool = False) -> Callabl
     one would be computed over and over again.
     """
     return _Compiled(function, one_pass)
+
+
+_VARIANTS = 64
+
+
+def _allow_variants() -> None:
+    """Lets one function be compiled for more kinds of shapes than PyTorch's own limit of eight.
+
+    Sizes of one, sizes beyond the compiler's blocks and names of losses multiply; at the limit PyTorch gives
+    up on the function.
+    """
+    for name in ("recompile_limit", "cache_size_limit"):  # the second until torch 2.5
+        if hasattr(dynamo, name):
+            setattr(dynamo, name, max(_VARIANTS, getattr(dynamo, name)))
+            return
 
 
 def _options(one_pass: bool) -> dict[str, str | int | bool | Callable[..., Any]]:

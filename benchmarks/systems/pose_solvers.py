@@ -105,9 +105,9 @@ SOLVERS: dict[str, Callable[[], PoseSolver]] = {
     "fast, compiled": lambda: Ours("fast", compile=True),
     "robust": lambda: Ours("robust", compile=False),
     "robust, compiled": lambda: Ours("robust", compile=True),
+    "OpenCV USAC": lambda: usac_poses,
     "PoseLib": lambda: poselib_poses,
     "pycolmap": lambda: pycolmap_poses,
-    "OpenCV USAC": lambda: usac_poses,
 }
 OURS = frozenset(name for name in SOLVERS if name.startswith(("fast", "robust")))
 SLOW = frozenset({"PoseLib", "pycolmap"})
