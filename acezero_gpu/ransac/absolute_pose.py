@@ -96,7 +96,7 @@ def _estimate(
     """One chunk of images."""
     enough = data.usable.sum(-1) >= MIN_INLIERS
     pose, found = search_pose(data, config, streams, prior)
-    scores = score_hypotheses(data, pose[:, None], config.max_error_px, config.score)
+    scores = score_hypotheses(data, pose[:, None], config.max_error_px, config.score, compile=config.compile)
     pose, scores = refine_on_inliers(
         data,
         pose[:, None],
@@ -128,7 +128,7 @@ def _estimate(
 def _result(data: Correspondences, pose: Tensor, found: Tensor, config: RansacConfig) -> AbsolutePoseResult:
     """Inliers are recounted at the pose as it is handed out, after its conversion to a quaternion."""
     se3, found = se3_or_identity(pose, found)
-    squared = squared_errors_px(data, matrix_from_se3(se3)[:, None])[:, 0]
+    squared = squared_errors_px(data, matrix_from_se3(se3)[:, None], compile=config.compile)[:, 0]
     inliers = (squared < config.max_error_px**2) & found[:, None]
     count = inliers.sum(-1)
     score = torch.where(

@@ -39,10 +39,10 @@ def refine_on_inliers(
     current = cam_from_world.flatten(0, 1)
     best, best_scores = cam_from_world, scores
     for _ in range(rounds):
-        inliers = squared_errors_px(flat, current[:, None])[:, 0] < max_error_px**2
+        inliers = squared_errors_px(flat, current[:, None], compile=compile)[:, 0] < max_error_px**2
         current = minimise_reprojection(_problem(flat, inliers), current, config).cam_from_world
         new = current.unflatten(0, (batch, m))
-        new_scores = score_hypotheses(data, new, max_error_px, score)
+        new_scores = score_hypotheses(data, new, max_error_px, score, compile=compile)
         better = new_scores > best_scores
         best = torch.where(better[..., None, None], new, best)
         best_scores = torch.where(better, new_scores, best_scores)
@@ -74,11 +74,11 @@ def polish(
     pose = cam_from_world
     config = RefinementConfig(iterations=iterations, loss=loss, compile=compile)
     for _ in range(rounds):
-        squared = squared_errors_px(data, pose[:, None])[:, 0]
+        squared = squared_errors_px(data, pose[:, None], compile=compile)[:, 0]
         near = squared < (gate * max_error_px) ** 2
         scale = robust_scale_px(squared, near) if scale_px is None else torch.full_like(scores, scale_px)
         pose = minimise_reprojection(_problem(data, near), pose, config, scale).cam_from_world
-    new_scores = score_hypotheses(data, pose[:, None], max_error_px, score)[:, 0]
+    new_scores = score_hypotheses(data, pose[:, None], max_error_px, score, compile=compile)[:, 0]
     accepted = new_scores > (1 - _ACCEPTED_SCORE_LOSS) * scores
     return torch.where(accepted[:, None, None], pose, cam_from_world)
 

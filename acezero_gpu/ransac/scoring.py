@@ -16,12 +16,10 @@ _CPU_BLOCK = 1 << 19
 """Reprojections computed at once: small temporaries stay in the caches of a CPU (2 to 3 times faster)."""
 _DEVICE_BLOCK = 1 << 27
 """The same for other devices, where it only bounds the memory."""
-_WORTH_FUSING = 4
-"""Poses per image from which the fused pass is the faster one."""
 
 
 def squared_errors_px(
-    data: Correspondences, cam_from_world: Float[Tensor, "batch m 3 4"]
+    data: Correspondences, cam_from_world: Float[Tensor, "batch m 3 4"], *, compile: bool = False
 ) -> Float[Tensor, "batch m n"]:
     """Squared reprojection errors of every correspondence under every pose; infinite behind the camera.
 
@@ -29,6 +27,9 @@ def squared_errors_px(
     In TF32, which PyTorch leaves off by default, that product would be wrong by tenths of a pixel.
     """
     batch, m = cam_from_world.shape[:2]
+    if compile and batch > 1:  # one image alone would be compiled separately, for little
+        fused = compiled(_fused_errors, one_pass=True)
+        return fused(data.points_h, data.pixels, _projection_rows(data, cam_from_world))
     rows = _projection_rows(data, cam_from_world).permute(2, 0, 3, 1).reshape(batch, 3 * m, 4)
     x, y, z = (rows @ data.points_h).view(batch, 3, m, -1).unbind(1)
     behind = z <= MIN_DEPTH
@@ -58,7 +59,7 @@ def score_hypotheses(
     """
     batch, m = cam_from_world.shape[:2]
     n = data.usable.shape[1]
-    if compile and m >= _WORTH_FUSING:
+    if compile and batch > 1:
         # The threshold becomes the unit: as a number it would be compiled in.
         rows = _projection_rows(data, cam_from_world, unit_px=max_error_px)
         wide = m > n  # the longer dimension makes the better inner loop
@@ -121,13 +122,24 @@ def _fused_scores_wide(
     return (terms if weights is None else terms * weights[..., None]).sum(1)
 
 
-def _score_terms(points_h: Tensor, pixels: Tensor, rows: Tensor, score: str) -> Tensor:
-    """What each point adds to each pose's score; ``rows`` have their components in front."""
+def _fused_errors(points_h: Tensor, pixels: Tensor, rows: Tensor) -> Tensor:
+    """``squared_errors_px`` without matrix products."""
+    squared, depth = _projected(points_h[:, :, None], pixels[:, :, None], rows[..., None])
+    return torch.where(depth > MIN_DEPTH, squared, torch.inf)
+
+
+def _projected(points_h: Tensor, pixels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared errors and depths; ``rows`` have their components in front."""
     x, y, z, _ = points_h.unbind(1)
     u, v, depth = (row[0] * x + row[1] * y + row[2] * z + row[3] for row in rows.unbind(0))
     inverse = depth.reciprocal()
     u, v = u * inverse - pixels[:, 0], v * inverse - pixels[:, 1]
-    squared = u * u + v * v
+    return u * u + v * v, depth
+
+
+def _score_terms(points_h: Tensor, pixels: Tensor, rows: Tensor, score: str) -> Tensor:
+    """What each point adds to each pose's score."""
+    squared, depth = _projected(points_h, pixels, rows)
     if score == "soft":
         terms = (5.0 - 5.0 * squared.sqrt()).sigmoid()
     elif score == "count":

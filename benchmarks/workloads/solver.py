@@ -72,11 +72,10 @@ def compare_solvers(
 ) -> None:
     """A row for each solver, layout and case: on one core, on all by processes, ours also by threads."""
     for name in solvers if cases else []:
-        layouts = [Layout(1, 1)]
-        if cores > 1:
-            layouts.append(Layout(cores, 1))
-            layouts += [Layout(1, cores)] if name in OURS else []
-        # Solvers that take minutes for a case run once.
+        # Solvers that take minutes for a case run once, on all cores.
+        layouts = [Layout(cores, 1)] if name in SLOW else [Layout(1, 1), Layout(cores, 1)]
+        layouts += [Layout(1, cores)] if name in OURS else []
+        layouts = list(dict.fromkeys(layouts))
         effort = Effort(repeats=1 if name in SLOW else repeats, warm_ups=2 if name in OURS else 0)
         for layout in layouts:
             for row in _solver_rows(cases, name, layout, replace(effort, threads=layout.threads)):
