@@ -37,9 +37,18 @@ def value_of(config: Any, dotted: str) -> Any:
     return config
 
 
+OTHER_NUMBERS = {
+    "loop.registration.ransac.confidence": "0.5",
+    "loop.registration.ransac.max_chunk_bytes": "100000",
+}
+"""Where not every number will do."""
+
+
 def other_value(config: ReconstructionConfig, dotted: str) -> str:
     """Another value that the setting takes, as it is written behind the equals sign."""
     value = value_of(config, dotted)
+    if dotted in OTHER_NUMBERS:
+        return OTHER_NUMBERS[dotted]
     if isinstance(value, bool):
         return "false" if value else "true"
     if isinstance(value, int | float):
@@ -166,7 +175,7 @@ def test_values_are_toml_or_a_bare_word(assignment, value):
         ("seed.x=1", "seed must be of type int"),
         ("loop.seeds.tries", "write section.key=value"),
         ("=3", "write section.key=value"),
-        ("loop.registration.ransac.hypotheses=0", "must be at least 1"),
+        ("loop.registration.ransac.hypotheses=-1", "must not be negative"),
     ],
 )
 def test_a_wrong_override_is_refused_in_a_sentence(assignment, message):
