@@ -32,7 +32,7 @@ CONFIG = LoopConfig(
     training=TrainingConfig(head=HeadConfig(width=128), batch_size=1024, report_every=50),
     seed_schedule=SHORT,
     growth_schedule=SHORT,
-    final_schedule=ScheduleConfig(name="circle", iterations=300, lr_max=0.005),
+    final_schedule=ScheduleConfig(name="circle", iterations=600, lr_max=0.005),
     final_pose_wait=50,
 )
 
