@@ -13,7 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from acezero_gpu.geometry import PinholeCamera, compose, hat, orthonormalise
-from acezero_gpu.pnp.levenberg_marquardt import RefinedPose, RefinementConfig, refine_absolute_pose
+from acezero_gpu.pnp.levenberg_marquardt import (
+    RefinedPose,
+    RefinementConfig,
+    refine_absolute_pose,
+    small_motion,
+)
 from acezero_gpu.pnp.pose_cost import (
     PoseProblem,
     gauss_newton_matrix,
@@ -257,13 +262,7 @@ def _stepped(state: _State, damping: Tensor) -> tuple[Tensor, Tensor]:
     factor, _ = torch.linalg.cholesky_ex(_where(usable, damped, eye))
     gradient = torch.where(usable[..., None], state.gradient, 0.0)
     delta = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-    # A rotation for any vector, equal to the exponential map to second order, and smooth at zero: the
-    # quaternion (1, r/2) / norm.
-    half = hat(delta[..., 3:] / 2)
-    length = 1 + delta[..., 3:].square().sum(-1) / 4
-    eye_3 = torch.eye(3, dtype=damped.dtype, device=damped.device)
-    rotation = eye_3 + (2 / length)[..., None, None] * (half + half @ half)
-    return compose(torch.cat([rotation, delta[..., :3, None]], dim=-1), state.pose), usable
+    return compose(small_motion(delta), state.pose), usable
 
 
 def _minimum(problem: PoseProblem, pose: Tensor) -> tuple[_ScaledCholesky, Tensor]:

@@ -6,14 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from acezero_gpu.geometry import compose, hat, orthonormalise
+from acezero_gpu.geometry import compose, orthonormalise
 from acezero_gpu.geometry.reprojection import MIN_DEPTH
-from acezero_gpu.pnp.levenberg_marquardt import RefinementConfig
+from acezero_gpu.pnp.levenberg_marquardt import BEHIND_PX, RefinementConfig, small_motion
 from acezero_gpu.pnp.robust_loss import RobustLoss, robust_loss
 from acezero_gpu.pnp.status import PoseStatus
 
-_BEHIND_PX = 1e4
-"""Residual counted for a point behind the camera, as in ``refine_absolute_pose``."""
 _LARGEST_LOG_STEP = 1.0
 """A step changes the focal length by a factor of e at most, so that it can neither vanish nor overflow."""
 
@@ -154,7 +152,7 @@ def _linearise(problem: _Problem, pose: Tensor, focal: Tensor) -> _State:
     fx, fy = f * x, f * y
     r_u, r_v = fx - problem.offsets[..., 0, :], fy - problem.offsets[..., 1, :]
     behind = depth <= MIN_DEPTH
-    squared = (r_u * r_u + r_v * r_v).masked_fill(behind, _BEHIND_PX**2)
+    squared = (r_u * r_u + r_v * r_v).masked_fill(behind, BEHIND_PX**2)
     cost = (problem.weights * problem.loss.loss(squared, problem.scale_px)).sum(-1)
     weight = (problem.weights * problem.loss.weight(squared, problem.scale_px)).masked_fill(behind, 0)
 
@@ -174,8 +172,7 @@ def _linearise(problem: _Problem, pose: Tensor, focal: Tensor) -> _State:
 def _stepped(state: _State, damping: Tensor) -> tuple[Tensor, Tensor]:
     """Pose and focal length after ``(JᵀWJ + damping diag(JᵀWJ)) delta = -JᵀWr``; no step if it is singular.
 
-    The rotation step is the rotation nearest to ``I + hat(r)`` in Gram and Schmidt's sense: it agrees with
-    ``geometry.retract`` to first order, which is all that the linearisation knows, and never waits.
+    The camera also moves along its axis, as ``_linearise`` says.
     """
     diagonal = state.normal.diagonal(dim1=-2, dim2=-1)
     floor = torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
@@ -184,10 +181,8 @@ def _stepped(state: _State, damping: Tensor) -> tuple[Tensor, Tensor]:
     delta = -torch.cholesky_solve(state.gradient, factor)[..., 0]
     delta = torch.where((info == 0)[..., None] & delta.isfinite(), delta, 0)
     log_step = delta[..., 6].clamp(-_LARGEST_LOG_STEP, _LARGEST_LOG_STEP)
-    eye = torch.eye(3, dtype=delta.dtype, device=delta.device)
-    along_axis = (log_step * state.pivot)[..., None] * eye[2]
-    rotation = orthonormalise(eye + hat(delta[..., 3:6]))
-    motion = torch.cat([rotation, (delta[..., :3] + along_axis)[..., None]], dim=-1)
+    axis = torch.eye(6, dtype=delta.dtype, device=delta.device)[2]
+    motion = small_motion(delta[..., :6] + (log_step * state.pivot)[..., None] * axis)
     return compose(motion, state.pose), state.focal * log_step.exp()
 
 

@@ -12,7 +12,7 @@ from acezero_gpu.pnp.robust_loss import ROBUST_LOSSES, LossName, robust_loss
 from acezero_gpu.pnp.status import PoseStatus
 from acezero_gpu.runtime import compiled
 
-_BEHIND_PX = 1e4
+BEHIND_PX = 1e4
 """Residual counted for a point behind the camera: constant, so it has no gradient, but a step that moves a
 point behind raises the cost and is rejected."""
 
@@ -170,7 +170,7 @@ def _linearise(problem: ReprojectionProblem, pose: Tensor, loss_name: LossName, 
     r_u = fx_x + (cx - problem.pixels[..., 0, :])
     r_v = fy_y + (cy - problem.pixels[..., 1, :])
     behind = depth <= MIN_DEPTH
-    squared = (r_u * r_u + r_v * r_v).masked_fill(behind, _BEHIND_PX**2)
+    squared = (r_u * r_u + r_v * r_v).masked_fill(behind, BEHIND_PX**2)
     cost = (problem.weights * loss.loss(squared, scale)).sum(-1)
     weight = (problem.weights * loss.weight(squared, scale)).masked_fill(behind, 0)
 
@@ -225,7 +225,7 @@ def _fused_sums(
     r_u = fx * x + (principal[:, :1] - pixels[:, 0])
     r_v = fy * y + (principal[:, 1:] - pixels[:, 1])
     behind = depth <= MIN_DEPTH
-    squared = torch.where(behind, _BEHIND_PX**2, r_u * r_u + r_v * r_v)
+    squared = torch.where(behind, BEHIND_PX**2, r_u * r_u + r_v * r_v)
     loss = ROBUST_LOSSES[loss_name]
     cost = (weights * loss.loss(squared, scale)).sum(-1)
     weight = torch.where(behind, 0.0, weights * loss.weight(squared, scale))
@@ -253,10 +253,10 @@ def _stepped(state: _State, damping: Tensor) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(damped)
     delta = -torch.cholesky_solve(state.gradient, factor)[..., 0]
     usable = (info == 0)[..., None] & delta.isfinite()
-    return compose(_small_motion(torch.where(usable, delta, 0)), state.pose)
+    return compose(small_motion(torch.where(usable, delta, 0)), state.pose)
 
 
-def _small_motion(delta: Tensor) -> Tensor:
+def small_motion(delta: Tensor) -> Tensor:
     """``[R | t]`` of ``delta = (t, rotation vector r)``, with R that of the quaternion ``(1, r/2) / norm``.
 
     It agrees with ``geometry.retract`` to second order and is a rotation for any ``r``. Unlike the

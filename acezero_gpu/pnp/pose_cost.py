@@ -11,11 +11,8 @@ from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, project, reprojection_jacobian, transform_points
 from acezero_gpu.geometry.reprojection import MIN_DEPTH
+from acezero_gpu.pnp.levenberg_marquardt import BEHIND_PX
 from acezero_gpu.pnp.robust_loss import RobustLoss, robust_loss
-
-BEHIND_PX = 1e4
-"""Residual counted for a point behind the camera, as ``refine_absolute_pose`` counts it: constant, so it has
-no gradient."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,18 @@ from acezero_gpu.ransac.correspondences import (
     relative_weights,
 )
 from acezero_gpu.ransac.local_refinement import polish, refine_on_inliers
-from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result, se3_or_identity
+from acezero_gpu.ransac.result import (
+    MIN_INLIERS,
+    AbsolutePoseResult,
+    concatenated,
+    no_result,
+    pose_status,
+    se3_or_identity,
+)
 from acezero_gpu.ransac.sampling import ImageStreams
 from acezero_gpu.ransac.scoring import score_hypotheses, score_squared_errors, squared_errors_px
 from acezero_gpu.ransac.search import chunk_budget, search_pose
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
-
-MIN_INLIERS = 4
-"""Below this any pose explains the points; no result is called OK."""
 
 
 @torch.no_grad()
@@ -134,9 +138,7 @@ def _result(data: Correspondences, pose: Tensor, found: Tensor, config: RansacCo
     score = torch.where(
         found, score_squared_errors(squared, config.max_error_px, config.score, data.weights), 0
     )
-    status = torch.where(count >= MIN_INLIERS, int(PoseStatus.OK), int(PoseStatus.TOO_FEW_INLIERS))
-    status = torch.where(found, status, int(PoseStatus.NO_HYPOTHESIS))
-    status = torch.where(data.usable.sum(-1) < MIN_INLIERS, int(PoseStatus.TOO_FEW_POINTS), status)
+    status = pose_status(found, count, data.usable.sum(-1))
     return AbsolutePoseResult(pp.SE3(se3), inliers, count, score, status, data.camera)
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from acezero_gpu.pnp import LossName, RefinementConfig
 from acezero_gpu.pnp.levenberg_marquardt import ReprojectionProblem, minimise_reprojection
 from acezero_gpu.ransac.correspondences import Correspondences
+from acezero_gpu.ransac.result import ACCEPTED_SCORE_LOSS
 from acezero_gpu.ransac.scoring import ScoreName, score_hypotheses, squared_errors_px
 
-_ACCEPTED_SCORE_LOSS = 0.1
 _SCALE_POINTS = 1024
 """Errors that the scale is taken from: every k-th of more than these, for the sake of the sort."""
 _GAUSSIAN_TAIL = 1.823
@@ -79,7 +79,7 @@ def polish(
         scale = robust_scale_px(squared, near) if scale_px is None else torch.full_like(scores, scale_px)
         pose = minimise_reprojection(_problem(data, near), pose, config, scale).cam_from_world
     new_scores = score_hypotheses(data, pose[:, None], max_error_px, score, compile=compile)[:, 0]
-    accepted = new_scores > (1 - _ACCEPTED_SCORE_LOSS) * scores
+    accepted = new_scores > (1 - ACCEPTED_SCORE_LOSS) * scores
     return torch.where(accepted[:, None, None], pose, cam_from_world)
 
 

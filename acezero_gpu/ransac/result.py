@@ -10,6 +10,11 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, orthonormalise, se3_from_matrix
 from acezero_gpu.pnp import PoseStatus
 
+MIN_INLIERS = 4
+"""Below this any pose explains the points; no result is called OK."""
+ACCEPTED_SCORE_LOSS = 0.1
+"""A last, robust refinement is taken unless it loses more than this share of the score."""
+
 
 @dataclass(frozen=True, slots=True)
 class AbsolutePoseResult:
@@ -43,6 +48,15 @@ def no_result(
         points.new_full((batch,), int(status), dtype=torch.int64),
         camera,
     )
+
+
+def pose_status(
+    found: Bool[Tensor, " batch"], inliers: Int64[Tensor, " batch"], usable: Int64[Tensor, " batch"]
+) -> Int64[Tensor, " batch"]:
+    """``PoseStatus`` codes, from whether there is a pose and the numbers of inliers and of usable points."""
+    status = torch.where(inliers >= MIN_INLIERS, int(PoseStatus.OK), int(PoseStatus.TOO_FEW_INLIERS))
+    status = torch.where(found, status, int(PoseStatus.NO_HYPOTHESIS))
+    return torch.where(usable < MIN_INLIERS, int(PoseStatus.TOO_FEW_POINTS), status)
 
 
 def concatenated(parts: list[AbsolutePoseResult]) -> AbsolutePoseResult:

@@ -9,16 +9,22 @@ from torch import Tensor
 
 from acezero_gpu.geometry import hat, matrix_from_se3, orthonormalise
 from acezero_gpu.pnp import PoseStatus
-from acezero_gpu.ransac.absolute_pose import MIN_INLIERS
 from acezero_gpu.ransac.hypotheses import Hypotheses
-from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result, se3_or_identity
+from acezero_gpu.ransac.result import (
+    ACCEPTED_SCORE_LOSS,
+    MIN_INLIERS,
+    AbsolutePoseResult,
+    concatenated,
+    no_result,
+    pose_status,
+    se3_or_identity,
+)
 from acezero_gpu.ransac.sampling import ImageStreams, distinct_ranks, usable_first
 from acezero_gpu.ransac.scoring import ScoreName, score_squared_errors
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
 
 _NEVER_INLIER = 1e9
 """Distance of unusable correspondences, in thresholds: the hot loop needs no mask."""
-_ACCEPTED_SCORE_LOSS = 0.1
 _NEWTON_STEPS = 5
 _CPU_BLOCK = 1 << 17
 """Distances computed at once on a CPU, where small temporaries stay in the caches."""
@@ -240,7 +246,7 @@ def _fitted_to_inliers(pairs: _Pairs, pose: Tensor, score: Tensor, config: Rigid
     for _ in range(config.refinement_rounds):
         inliers = _squared_distances(pairs, fitted[:, None])[:, 0] < config.max_error**2
         fitted = refit_rigid_pose(pairs.world, pairs.cam, pairs.weights * inliers, fitted)
-    accepted = _scores(pairs, fitted[:, None], config)[:, 0] > (1 - _ACCEPTED_SCORE_LOSS) * score
+    accepted = _scores(pairs, fitted[:, None], config)[:, 0] > (1 - ACCEPTED_SCORE_LOSS) * score
     return torch.where(accepted[:, None, None], fitted, pose)
 
 
@@ -289,7 +295,5 @@ def _result(pairs: _Pairs, pose: Tensor, found: Tensor, config: RigidRansacConfi
     inliers = (squared < config.max_error**2) & found[:, None]
     count = inliers.sum(-1)
     score = torch.where(found, score_squared_errors(squared, config.max_error, config.score), 0)
-    status = torch.where(count >= MIN_INLIERS, int(PoseStatus.OK), int(PoseStatus.TOO_FEW_INLIERS))
-    status = torch.where(found, status, int(PoseStatus.NO_HYPOTHESIS))
-    status = torch.where(pairs.usable.sum(-1) < MIN_INLIERS, int(PoseStatus.TOO_FEW_POINTS), status)
+    status = pose_status(found, count, pairs.usable.sum(-1))
     return AbsolutePoseResult(pp.SE3(se3), inliers, count, score, status, None)

@@ -9,16 +9,22 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3
 from acezero_gpu.pnp import LossName, PoseStatus, RefinementConfig
 from acezero_gpu.pnp.focal_refinement import RefinedPoseAndFocal, refine_pose_and_focal
-from acezero_gpu.ransac.absolute_pose import MIN_INLIERS
 from acezero_gpu.ransac.correspondences import Correspondences, checked_inputs, make_correspondences
 from acezero_gpu.ransac.focal_hypotheses import FocalHypotheses, sweep_hypotheses
 from acezero_gpu.ransac.local_refinement import robust_scale_px
-from acezero_gpu.ransac.result import AbsolutePoseResult, concatenated, no_result, se3_or_identity
+from acezero_gpu.ransac.result import (
+    ACCEPTED_SCORE_LOSS,
+    MIN_INLIERS,
+    AbsolutePoseResult,
+    concatenated,
+    no_result,
+    pose_status,
+    se3_or_identity,
+)
 from acezero_gpu.ransac.sampling import ImageStreams, distinct_ranks, usable_first
 from acezero_gpu.ransac.scoring import ScoreName, score_squared_errors, squared_errors_px
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
 
-_ACCEPTED_SCORE_LOSS = 0.1
 _LEAST_NOISE = 0.1
 """Errors are taken to be at least this share of the threshold when the focal length's deviation is judged."""
 _PARAMETERS = 7
@@ -232,7 +238,7 @@ def _polished(
     fit = _fitted(hypotheses, data, lm, inliers, scale)
     polished = FocalHypotheses(fit.cam_from_world, fit.focal_px, hypotheses.score)
     polished = polished.scored(data, config.max_error_px, config.score)
-    return hypotheses.replaced(polished.score > (1 - _ACCEPTED_SCORE_LOSS) * hypotheses.score, polished)
+    return hypotheses.replaced(polished.score > (1 - ACCEPTED_SCORE_LOSS) * hypotheses.score, polished)
 
 
 def _result(
@@ -256,10 +262,9 @@ def _result(
     vague = (variance / fit.focal_information[:, 0]).sqrt() > config.max_focal_deviation
 
     score = torch.where(found, score_squared_errors(squared, config.max_error_px, config.score), 0)
-    status = torch.where(vague, int(PoseStatus.FOCAL_UNDETERMINED), int(PoseStatus.OK))
-    status = torch.where(count < MIN_INLIERS, int(PoseStatus.TOO_FEW_INLIERS), status)
-    status = torch.where(found, status, int(PoseStatus.NO_HYPOTHESIS))
-    status = torch.where(data.usable.sum(-1) < MIN_INLIERS, int(PoseStatus.TOO_FEW_POINTS), status)
+    status = pose_status(found, count, data.usable.sum(-1))
+    vague = vague & (status == int(PoseStatus.OK))
+    status = torch.where(vague, int(PoseStatus.FOCAL_UNDETERMINED), status)
     focal = torch.where(found, focal, torch.nan)
     camera = PinholeCamera(torch.stack([focal, focal], dim=-1), principal)
     return AbsolutePoseResult(pp.SE3(se3), inliers, count, score, status, camera)

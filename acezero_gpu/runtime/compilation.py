@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo import config as dynamo
-from torch._inductor import config as inductor
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +40,8 @@ class _Compiled:
         assert self._fast is not None
         try:
             return self._fast(*arguments)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             # Wrong arguments fail here too, and then once more, with their own message.
             result = self._function(*arguments)
@@ -78,19 +78,20 @@ def _allow_variants() -> None:
     Sizes of one, sizes beyond the compiler's blocks and names of losses multiply; at the limit PyTorch gives
     up on the function.
     """
-    for name in ("recompile_limit", "cache_size_limit"):  # the second until torch 2.5
-        if hasattr(dynamo, name):
-            setattr(dynamo, name, max(_VARIANTS, getattr(dynamo, name)))
-            return
+    from torch._dynamo import config  # takes a second to load, which only those who compile shall pay
+
+    config.recompile_limit = max(_VARIANTS, config.recompile_limit)
 
 
 def _options(one_pass: bool) -> dict[str, str | int | bool | Callable[..., Any]]:
     """Of the compiler, as far as this version has them."""
+    from torch._inductor import config
+
     wanted: dict[str, str | int | bool | Callable[..., Any]] = {}
     if one_pass:  # limits after which the compiler stores an intermediate result
         for name in ("reads", "opcount", "acc_reads", "cpu_acc_reads"):
             wanted[f"realize_{name}_threshold"] = 1000
-    options = {name: value for name, value in wanted.items() if hasattr(inductor, name)}
+    options = {name: value for name, value in wanted.items() if hasattr(config, name)}
     # As many threads as PyTorch has when the code runs: by default it is as many as when it was compiled,
     # and the cache on disk hands code for one thread to a process with many.
     return {**options, "cpp.dynamic_threads": True}

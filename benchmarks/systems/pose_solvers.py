@@ -100,15 +100,16 @@ def usac_poses(case: PoseCase) -> NDArray[np.float64]:
     return np.array(poses)
 
 
-SOLVERS: dict[str, Callable[[], PoseSolver]] = {
-    "fast": lambda: Ours("fast", compile=False),
-    "fast, compiled": lambda: Ours("fast", compile=True),
-    "robust": lambda: Ours("robust", compile=False),
-    "robust, compiled": lambda: Ours("robust", compile=True),
-    "OpenCV USAC": lambda: usac_poses,
-    "PoseLib": lambda: poselib_poses,
-    "pycolmap": lambda: pycolmap_poses,
+SOLVERS: dict[str, Callable[[str], PoseSolver]] = {
+    "fast": lambda device: Ours("fast", compile=False, device=device),
+    "fast, compiled": lambda device: Ours("fast", compile=True, device=device),
+    "robust": lambda device: Ours("robust", compile=False, device=device),
+    "robust, compiled": lambda device: Ours("robust", compile=True, device=device),
+    "OpenCV USAC": lambda _: usac_poses,
+    "PoseLib": lambda _: poselib_poses,
+    "pycolmap": lambda _: pycolmap_poses,
 }
+"""From the type of a device; the others run on the CPU wherever ours do."""
 OURS = frozenset(name for name in SOLVERS if name.startswith(("fast", "robust")))
 SLOW = frozenset({"PoseLib", "pycolmap"})
 """Solvers that take minutes where most points are outliers."""

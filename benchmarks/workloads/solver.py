@@ -64,21 +64,23 @@ def measure_solver(
         measure_batching((1, 8, 64), device, record)
     if "throughput" in parts:
         measure_throughput(1024, device, record)
-    compare_solvers(cases, solvers, cores, repeats, record)
+    compare_solvers(cases, solvers, cores, device, repeats, record)
 
 
 def compare_solvers(
-    cases: list[PoseCase], solvers: list[str], cores: int, repeats: int, record: Record
+    cases: list[PoseCase], solvers: list[str], cores: int, device: str, repeats: int, record: Record
 ) -> None:
     """A row for each solver, layout and case: on one core, on all by processes, ours also by threads."""
     for name in solvers if cases else []:
         # Solvers that take minutes for a case run once, on all cores.
         layouts = [Layout(cores, 1)] if name in SLOW else [Layout(1, 1), Layout(cores, 1)]
         layouts += [Layout(1, cores)] if name in OURS else []
+        if name in OURS and device != "cpu":
+            layouts = [Layout(1, 1)]  # one process has the device
         layouts = list(dict.fromkeys(layouts))
         effort = Effort(repeats=1 if name in SLOW else repeats, warm_ups=2 if name in OURS else 0)
         for layout in layouts:
-            for row in _solver_rows(cases, name, layout, replace(effort, threads=layout.threads)):
+            for row in _solver_rows(cases, name, layout, device, replace(effort, threads=layout.threads)):
                 record.add({"part": "cases", "solver": name, **row})
                 sys.stderr.write(
                     f"{row['case']}, {name}, {layout}: {row['frames_per_s']:.1f} frames/s, "
@@ -86,9 +88,11 @@ def compare_solvers(
                 )
 
 
-def _solver_rows(cases: list[PoseCase], name: str, layout: Layout, effort: Effort) -> Iterator[Figures]:
+def _solver_rows(
+    cases: list[PoseCase], name: str, layout: Layout, device: str, effort: Effort
+) -> Iterator[Figures]:
     jobs = [[case.part(start, layout.processes) for start in range(layout.processes)] for case in cases]
-    results = timed_in_processes(partial(_solve, name), jobs, effort)
+    results = timed_in_processes(partial(_solve, name, device), jobs, effort)
     for case, parts, timed in zip(cases, jobs, results, strict=True):
         errors = [part.errors(poses) for part, poses in zip(parts, timed.results, strict=True)]
         frames = len(case.points)
@@ -103,8 +107,8 @@ def _solver_rows(cases: list[PoseCase], name: str, layout: Layout, effort: Effor
         }
 
 
-def _solve(name: str, case: PoseCase) -> NDArray[np.float64]:
-    return SOLVERS[name]()(case)
+def _solve(name: str, device: str, case: PoseCase) -> NDArray[np.float64]:
+    return SOLVERS[name](device)(case)
 
 
 def accuracy(rotation_deg: NDArray[np.float64], distance_m: NDArray[np.float64]) -> Figures:

@@ -52,7 +52,7 @@ def test_every_solver_solves_easy_frames():
     case = grid_case(2, 0.3)
     for name, make in SOLVERS.items():
         if "compiled" not in name:
-            rotation_deg, distance_m = case.errors(make()(case))
+            rotation_deg, distance_m = case.errors(make("cpu")(case))
             assert rotation_deg.max() < 1, name
             assert distance_m.max() < 0.02, name
 

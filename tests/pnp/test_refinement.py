@@ -22,7 +22,7 @@ from acezero_gpu.pnp.levenberg_marquardt import (
     ReprojectionProblem,
     _fused_sums,
     _linearise,
-    _small_motion,
+    small_motion,
 )
 
 
@@ -113,12 +113,12 @@ def test_small_motion_is_a_rotation_and_agrees_with_retract_to_second_order():
     g = torch.Generator().manual_seed(0)
     delta = torch.randn(50, 6, generator=g, dtype=torch.float64)
     identity = torch.eye(3, 4, dtype=torch.float64).expand(50, 3, 4)
-    rotation = _small_motion(10 * delta)[..., :3]
+    rotation = small_motion(10 * delta)[..., :3]
     assert torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=torch.float64).expand(50, 3, 3))
     for size in (1e-2, 1e-3):
-        difference = (_small_motion(size * delta) - retract(identity, size * delta)).abs().max()
+        difference = (small_motion(size * delta) - retract(identity, size * delta)).abs().max()
         assert difference < 20 * size**3
-    assert torch.equal(_small_motion(torch.zeros(6)), torch.eye(3, 4))
+    assert torch.equal(small_motion(torch.zeros(6)), torch.eye(3, 4))
 
 
 def camera_dict(camera: PinholeCamera) -> dict:

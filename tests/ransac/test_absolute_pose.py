@@ -17,6 +17,11 @@ from acezero_gpu.pnp import PoseStatus
 from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
 
 
+def rounding(device: torch.device) -> float:
+    """What sums in another order change; another sample drawn anywhere would change far more."""
+    return 1e-5 if device.type == "cpu" else 1e-3
+
+
 def poselib_poses(scene, max_error_px=10.0) -> torch.Tensor:
     camera = {
         "model": "PINHOLE",
@@ -106,8 +111,8 @@ def test_masked_images_equal_images_without_the_masked_points(device):
 def test_batch_equals_loop_and_chunks(device, preset):
     """One generator serves image after image: the batch, its chunks and a loop draw the same samples.
 
-    On a CPU the results are the same bit by bit. A CUDA library may choose another kernel for another batch
-    size, and the sums then differ by rounding.
+    The results differ by rounding at most: a library may choose another kernel for another batch size or
+    another alignment in memory.
     """
     scene = make_scene(5, outliers=0.5, noise_px=1.5, rows=12, columns=16, device=device)
 
@@ -120,7 +125,7 @@ def test_batch_equals_loop_and_chunks(device, preset):
 
     everything = slice(None)
     whole = run(everything, torch.Generator().manual_seed(3))
-    tolerance = 0.0 if device.type == "cpu" else 1e-3
+    tolerance = rounding(device)
     for budget in (1, 100_000):
         chunked = run(everything, torch.Generator().manual_seed(3), max_chunk_bytes=budget)
         assert (pose_rows(chunked) - pose_rows(whole)).abs().max() <= tolerance
@@ -138,7 +143,7 @@ def test_what_passes_the_first_scoring_does_not_depend_on_the_pieces(device):
     whole = estimate_absolute_pose(scene.points, scene.pixels, scene.camera, config)
     pieces = replace(config, max_chunk_bytes=40_000)
     chunked = estimate_absolute_pose(scene.points, scene.pixels, scene.camera, pieces)
-    assert (pose_rows(chunked) - pose_rows(whole)).abs().max() <= (0.0 if device.type == "cpu" else 1e-3)
+    assert (pose_rows(chunked) - pose_rows(whole)).abs().max() <= rounding(device)
 
 
 def test_same_generator_same_result_and_no_generator_too():

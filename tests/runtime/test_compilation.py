@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from acezero_gpu.runtime import compilation
 from acezero_gpu.runtime.compilation import compiled
@@ -91,6 +92,6 @@ def test_wrong_arguments_raise_their_own_error_and_change_nothing(compiler):
 def test_options_are_those_that_this_version_has():
     for one_pass in (False, True):
         for name in compilation._options(one_pass):
-            found = compilation.inductor
+            found = inductor
             for part in name.split("."):
                 found = getattr(found, part)
