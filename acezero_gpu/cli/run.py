@@ -72,8 +72,10 @@ class Run:
         with self.timer.stage("loading"):
             images = load_grey(image_set, bank.shortest_side_px, minimum=minimum)
             keypoint_images = images
-            if keypoints and bank.keypoint_side_px != bank.shortest_side_px:
-                keypoint_images = load_grey(images.image_set, bank.keypoint_side_px, minimum=minimum)
+            # Enlarged images would have no more keypoints, only slower ones.
+            side = min(bank.keypoint_side_px, images.image_set.width, images.image_set.height)
+            if keypoints and side != bank.shortest_side_px:
+                keypoint_images = load_grey(images.image_set, side, minimum=minimum)
         if len(keypoint_images) != len(images):
             raise InputError("An image file changed while it was read; start again.")
         height, width = images.pixels.shape[-2:]

@@ -23,7 +23,7 @@ class BankConfig:
     shortest_side_px: int = 480
     """Images are resized to this shortest side before encoding; thresholds in pixels hold at 480 and scale."""
     keypoint_side_px: int = 480
-    """Shortest side of the image that sparse keypoints are found in."""
+    """Shortest side of the image that sparse keypoints are found in; smaller images are not enlarged."""
     feature_cache_bytes: int = 4 * 2**30
     """Features of the plain images are kept up to this size, and computed again each time beyond it."""
     buffer: BufferConfig = field(default_factory=BufferConfig)
