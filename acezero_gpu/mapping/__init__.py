@@ -3,6 +3,7 @@
 from acezero_gpu.mapping.calibration import CalibrationConfig
 from acezero_gpu.mapping.feature_buffer import BufferConfig, FeatureBuffer
 from acezero_gpu.mapping.losses import LossConfig, LossName
+from acezero_gpu.mapping.pose_reestimation import ReestimationConfig
 from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig
 from acezero_gpu.mapping.schedule import ScheduleConfig
 from acezero_gpu.mapping.training import (
@@ -22,6 +23,7 @@ __all__ = [
     "LossName",
     "MappingResult",
     "PoseRefinementConfig",
+    "ReestimationConfig",
     "ScheduleConfig",
     "TrainingConfig",
     "TrainingProgress",

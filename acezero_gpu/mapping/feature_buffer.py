@@ -141,11 +141,17 @@ class FeatureBuffer:
 
     def sample(self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator) -> PatchBatch:
         """``count`` patches drawn uniformly, with replacement, from the given frames."""
-        device = generator.device
-        choice = frames[torch.randint(len(frames), (count,), generator=generator, device=device)]
-        slot = torch.randint(self._shape[1], (count,), generator=generator, device=device)
-        flat_index = (choice * self._shape[1] + slot).to(self.storage_device)
+        choice = frames[torch.randint(len(frames), (count,), generator=generator, device=generator.device)]
+        return self.patches(choice, self.draw_slots((count,), generator))
+
+    def draw_slots(self, shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:
+        """Places of a frame's patches, uniform and with replacement; on the generator's device."""
+        return torch.randint(self._shape[1], shape, generator=generator, device=generator.device)
+
+    def patches(self, frames: Int[Tensor, " n"], slots: Int[Tensor, " n"]) -> PatchBatch:
+        """The patch in each frame's slot; both may lie on any one device."""
+        flat_index = (frames * self._shape[1] + slots).to(self.storage_device)
         features = self.features.flatten(0, 1).index_select(0, flat_index)
         pixels = self.pixels.flatten(0, 1).index_select(0, flat_index)
         target = self.compute_device
-        return PatchBatch(features.to(target), pixels.to(target), choice.to(target))
+        return PatchBatch(features.to(target), pixels.to(target), frames.to(target))

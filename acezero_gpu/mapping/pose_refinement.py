@@ -1,6 +1,6 @@
 """Poses that learn along with the map."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from acezero_gpu.geometry import orthonormalise, retract
+from acezero_gpu.geometry import compose, invert, orthonormalise, retract
+from acezero_gpu.mapping.pose_reestimation import ReestimationConfig
 
-RefinementName = Literal["none", "naive", "mlp"]
+RefinementName = Literal["none", "naive", "mlp", "lm", "mlp+lm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,26 +19,55 @@ class PoseRefinementConfig:
     """Whether and how poses follow the reprojection loss."""
 
     name: RefinementName = "mlp"
-    """``mlp``: one small network gives all corrections; ``naive``: six free numbers per image; ``none``."""
+    """``mlp``: one small network gives all corrections; ``naive``: six free numbers per image; ``lm``: every frame is
+    located anew in the map from time to time; ``mlp+lm``: both; ``none``."""
     lr: float = 0.001
     """Learning rate of AdamW for the corrections."""
     wait: int = 0
     """Steps during which poses stay as given."""
     zero_initialised: bool = True
     """Start from exactly the given poses; ACE0's last layer starts random."""
+    reestimation: ReestimationConfig = field(default_factory=ReestimationConfig)
+    """Of ``lm`` and ``mlp+lm``."""
+
+    @property
+    def reestimates(self) -> bool:
+        """Whether frames are located anew in the map."""
+        return self.name in ("lm", "mlp+lm")
 
 
 class PoseTable(nn.Module):
-    """Poses of all frames; ``forward()`` gives the current ones."""
+    """Poses of all frames; ``forward()`` gives the current ones: ``motion ∘ learnt(initial)``.
+
+    ``motion`` is what re-estimation has found for each frame, a rigid motion in its camera frame. It is absent until
+    ``move_to`` is called, and the poses are then what learning alone makes of the given ones.
+    """
 
     initial: Tensor
+    motion: Tensor | None
 
     def __init__(self, initial: Float[Tensor, "v 3 4"]) -> None:
         super().__init__()
         self.register_buffer("initial", initial.detach().clone())
+        self.register_buffer("motion", None)
 
     def forward(self) -> Float[Tensor, "v 3 4"]:
+        learnt = self.learnt()
+        return learnt if self.motion is None else compose(self.motion, learnt)
+
+    def learnt(self) -> Float[Tensor, "v 3 4"]:
+        """The given poses with the corrections that follow the gradient."""
         return self.initial
+
+    @torch.no_grad()
+    def move_to(self, cam_from_world: Float[Tensor, "v 3 4"]) -> None:
+        """Makes these the current poses; what was learnt stays, and goes on from here.
+
+        ``motion = pose ∘ learnt⁻¹`` leaves the learnt corrections and the input of their network as they are, so that
+        ``forward()`` gives exactly the poses asked for, no frame jumps, and later corrections act on top.
+        """
+        motion = compose(cam_from_world, invert(self.learnt()))
+        self.motion = torch.cat([orthonormalise(motion[..., :3]), motion[..., 3:]], dim=-1)
 
 
 class NaivePoseTable(PoseTable):
@@ -47,7 +77,7 @@ class NaivePoseTable(PoseTable):
         super().__init__(initial)
         self.delta = nn.Parameter(torch.zeros(len(initial), 6, dtype=initial.dtype, device=initial.device))
 
-    def forward(self) -> Float[Tensor, "v 3 4"]:
+    def learnt(self) -> Float[Tensor, "v 3 4"]:
         return retract(self.initial, self.delta)
 
 
@@ -74,7 +104,7 @@ class MlpPoseTable(PoseTable):
             nn.init.zeros_(self.output.bias)
         self.to(device=initial.device, dtype=initial.dtype)
 
-    def forward(self) -> Float[Tensor, "v 3 4"]:
+    def learnt(self) -> Float[Tensor, "v 3 4"]:
         flat = self.initial.flatten(1)
         x = flat
         for layer in self.input_layers:
@@ -88,7 +118,7 @@ class MlpPoseTable(PoseTable):
 
 def make_pose_table(initial: Float[Tensor, "v 3 4"], config: PoseRefinementConfig) -> PoseTable:
     """The table that ``config`` names."""
-    if config.name == "mlp":
+    if config.name in ("mlp", "mlp+lm"):
         return MlpPoseTable(initial, zero_initialised=config.zero_initialised)
     if config.name == "naive":
         return NaivePoseTable(initial)

@@ -13,10 +13,11 @@ from acezero_gpu.geometry import PinholeCamera, camera_centres, undistort_pixels
 from acezero_gpu.mapping.calibration import CalibrationConfig, FocalScale
 from acezero_gpu.mapping.feature_buffer import FeatureBuffer, PatchBatch
 from acezero_gpu.mapping.losses import LossConfig, patch_loss, soft_clamp_at
+from acezero_gpu.mapping.pose_reestimation import reestimate_against_map
 from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig, PoseTable, make_pose_table
 from acezero_gpu.mapping.schedule import LearningRateSchedule, ScheduleConfig
 from acezero_gpu.network import Head, HeadConfig
-from acezero_gpu.runtime import autocast
+from acezero_gpu.runtime import autocast, random_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,10 @@ class _Trainer:
         self.buffer, self.table, self.config = buffer, table, config
         self.head, self.poses, self.focal = head, poses, focal
         self.generator = generator
+        # A stream of its own: the batches are the same with and without re-estimation.
+        self.sample_generator = random_stream(
+            generator.initial_seed(), "re-estimation", device=generator.device
+        )
         self.progress = progress
         self.log: list[TrainingProgress] = []
         self.recent_inlier_share = 0.0
@@ -180,6 +185,8 @@ class _Trainer:
         while iteration < self.schedule.last_iteration:
             for group in self.head_optimiser.param_groups:
                 group["lr"] = self.schedule.learning_rate(iteration)
+            if config.poses.reestimates and config.poses.reestimation.due(iteration, config.poses.wait):
+                self._reestimate()
             loss, share = self._step(iteration)
             losses.append(loss)
             shares.append(share)
@@ -195,8 +202,7 @@ class _Trainer:
         config = self.config
         batch = self.buffer.sample(self.frames, config.batch_size, self.generator)
         rows = self.row_of_image[batch.frames]
-        with autocast(batch.features.device, config.mixed_precision):
-            points = self.head(batch.features if config.mixed_precision else batch.features.float())
+        points = self._predict(batch.features)
         moving = config.poses.name != "none" and iteration >= config.poses.wait
         with torch.set_grad_enabled(moving):
             poses = self.poses() if moving else self.poses.initial
@@ -228,6 +234,27 @@ class _Trainer:
         self.scaler.update()
         inlier = (result.error_px < config.inlier_px) & result.valid
         return loss.detach(), inlier.float().mean().detach()
+
+    def _predict(self, features: Tensor) -> Tensor:
+        mixed = self.config.mixed_precision
+        with autocast(features.device, mixed):
+            return self.head(features if mixed else features.float())
+
+    @torch.no_grad()
+    def _reestimate(self) -> None:
+        """Locates all frames in the map as it is now."""
+        found = reestimate_against_map(
+            self.buffer,
+            self.frames,
+            self._predict,
+            self.poses(),
+            self.focal(),
+            self.config.poses.reestimation,
+            inlier_px=self.config.inlier_px,
+            generator=self.sample_generator,
+            radial=self.table.radial,
+        )
+        self.poses.move_to(found.cam_from_world)
 
     def _target_depth(self, batch: PatchBatch, rows: Tensor) -> Tensor | None:
         targets = self.table.depth_targets

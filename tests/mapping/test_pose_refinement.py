@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference.posed_scene import random_poses
 
-from acezero_gpu.geometry import rotation_angle_deg
+from acezero_gpu.geometry import compose, invert, rotation_angle_deg
 from acezero_gpu.mapping import PoseRefinementConfig
 from acezero_gpu.mapping.pose_refinement import PoseTable, make_pose_table
 
@@ -28,7 +28,7 @@ def moved(table: PoseTable, steps: int = 8, lr: float = 0.05, row: int | None = 
     return table().detach()
 
 
-@pytest.mark.parametrize("name", ["none", "naive", "mlp"])
+@pytest.mark.parametrize("name", ["none", "naive", "mlp", "lm", "mlp+lm"])
 def test_it_starts_at_the_given_poses(device, generator, name):
     table = table_of(name, device, generator)
     torch.testing.assert_close(table(), table.initial, atol=2e-6, rtol=0)
@@ -43,7 +43,8 @@ def test_aces_random_start_is_off_the_given_poses(device, generator):
 def test_the_network_has_the_size_of_ace0s(device, generator):
     table = table_of("mlp", device, generator)
     assert sum(parameter.numel() for parameter in table.parameters()) == 70_924
-    assert list(table_of("none", device, generator).parameters()) == []
+    for name in ("none", "lm"):
+        assert list(table_of(name, device, generator).parameters()) == []
 
 
 @pytest.mark.parametrize("name", ["naive", "mlp"])
@@ -93,3 +94,33 @@ def test_the_given_poses_are_copied(device, generator):
     before = table().clone()
     poses.zero_()
     assert torch.equal(table(), before)
+
+
+@pytest.mark.parametrize("name", ["lm", "mlp+lm", "naive"])
+def test_a_table_goes_where_it_is_moved_to_and_goes_on_from_there(device, generator, name):
+    """Without a jump: what was learnt before is neither lost nor added once more."""
+    table = table_of(name, device, generator)
+    if name != "lm":
+        assert (moved(table) - table.initial).abs().max() > 0.05
+    learnt = table.learnt().detach().clone()
+    target = random_poses(6, torch.Generator().manual_seed(5)).float().to(device)
+    for _ in range(2):
+        table.move_to(target)
+        torch.testing.assert_close(table().detach(), target, atol=3e-6, rtol=0)
+    torch.testing.assert_close(table.learnt().detach(), learnt, atol=0, rtol=0)
+    table.move_to(learnt)
+    torch.testing.assert_close(table().detach(), learnt, atol=3e-6, rtol=0)
+
+
+def test_corrections_go_on_learning_on_top_of_a_move(device, generator):
+    """The gradient passes the move, and what is learnt acts in the frame that it moved to."""
+    table = table_of("mlp+lm", device, generator)
+    moved(table)
+    start = random_poses(6, torch.Generator().manual_seed(5)).float().to(device)
+    table.move_to(start)
+    before = table.learnt().detach().clone()
+    after = moved(table, steps=20, lr=1e-3)
+    target = torch.linspace(-2, 2, 12, device=device).view(3, 4)
+    assert (after - target).square().sum() < 0.9 * (start - target).square().sum()
+    expected = compose(compose(start, invert(before)), table.learnt().detach())
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)

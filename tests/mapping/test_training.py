@@ -8,13 +8,14 @@ import torch
 from reference.analytic_world import World, make_world
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.geometry import PinholeCamera, camera_centres, rotation_angle_deg
 from acezero_gpu.mapping import (
     CalibrationConfig,
     FrameTable,
     LossConfig,
     MappingResult,
     PoseRefinementConfig,
+    ReestimationConfig,
     ScheduleConfig,
     TrainingConfig,
     train_map,
@@ -127,6 +128,48 @@ def test_poses_stay_while_they_wait(world, generator, name):
     torch.testing.assert_close(train(world, config, poses=start).cam_from_world, start, atol=2e-6, rtol=0)
     moving = replace(config, poses=replace(config.poses, wait=15))
     assert (train(world, moving, poses=start).cam_from_world - start).abs().max() > 1e-4
+
+
+OFTEN = ReestimationConfig(start=60, interval=10, trust=0.1, sample=100)
+
+
+@pytest.mark.parametrize("name", ["lm", "mlp+lm"])
+def test_reestimated_poses_come_closer_to_the_truth(world, generator, name):
+    """Map and poses start wrong together; the block keeps its size, though nothing but the map holds it."""
+    start = world.disturbed_poses(generator)
+    config = with_poses(name, lr=0.002, reestimation=OFTEN)
+    result = train(world, config, poses=start)
+    before, after = world.pose_errors(start), world.pose_errors(result.cam_from_world)
+    assert after[0] < 0.15 * before[0]
+    assert after[1] < 0.6 * before[1]
+    assert result.inlier_share > 0.9
+    spread, true_spread = (
+        camera_centres(poses).std(dim=0).norm() for poses in (result.cam_from_world, start)
+    )
+    assert float(spread / true_spread) == pytest.approx(1, abs=0.03)
+
+
+def test_a_block_that_is_right_does_not_walk_away(world):
+    """In the frame of the truth, without any alignment. With a trust of 1 it does walk: by a tenth of the distance."""
+    result = train(world, with_poses("lm", reestimation=OFTEN))
+    shift = (camera_centres(result.cam_from_world) - camera_centres(world.cam_from_world)).norm(dim=-1)
+    turn = rotation_angle_deg(result.cam_from_world[..., :3], world.cam_from_world[..., :3])
+    assert shift.mean() < 0.2 and turn.mean() < 1
+    assert result.inlier_share > 0.9
+
+
+def test_without_trust_or_before_the_start_a_round_is_the_same(world, generator):
+    """Re-estimation has draws of its own, so that even the batches stay."""
+    start = world.disturbed_poses(generator)
+    short = replace(CONFIG, schedule=ScheduleConfig(name="constant", iterations=30))
+    still = train(world, short, poses=start)
+    for changes in ({"trust": 0.0, "start": 5, "interval": 10}, {"start": 30}):
+        poses = PoseRefinementConfig(name="lm", reestimation=replace(OFTEN, **changes))
+        result = train(world, replace(short, poses=poses), poses=start)
+        assert torch.equal(result.cam_from_world, start)
+        assert result.log[-1].loss == pytest.approx(still.log[-1].loss, rel=1e-4)
+    waiting = PoseRefinementConfig(name="lm", wait=30, reestimation=replace(OFTEN, start=5))
+    assert torch.equal(train(world, replace(short, poses=waiting), poses=start).cam_from_world, start)
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
