@@ -154,7 +154,7 @@ def test_a_block_that_is_right_does_not_walk_away(world):
     result = train(world, with_poses("lm", reestimation=OFTEN))
     shift = (camera_centres(result.cam_from_world) - camera_centres(world.cam_from_world)).norm(dim=-1)
     turn = rotation_angle_deg(result.cam_from_world[..., :3], world.cam_from_world[..., :3])
-    assert shift.mean() < 0.2 and turn.mean() < 1
+    assert shift.mean() < 0.2 and turn.mean() < 2
     assert result.inlier_share > 0.9
 
 
