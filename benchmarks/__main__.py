@@ -18,6 +18,7 @@ from acezero_gpu.cli.settings import Settings, Value, resolve_settings
 from acezero_gpu.runtime import InputError
 from benchmarks.image_sets import TruthSet, read_mapping_set
 from benchmarks.pose_cases import OUTLIER_SHARES, grid_case, predicted_case
+from benchmarks.pose_refinement_table import pose_refinement_table
 from benchmarks.records import Record, read_record
 from benchmarks.solver_tables import solver_table
 from benchmarks.systems import chosen_systems
@@ -25,12 +26,19 @@ from benchmarks.systems.pose_solvers import chosen_solvers
 from benchmarks.tables import TABLES as IMAGE_TABLES
 from benchmarks.timing import environment, warm_up
 from benchmarks.workloads.demo import render_demo_set
+from benchmarks.workloads.pose_refinement import (
+    DISTURBANCES,
+    VARIANTS,
+    Effort,
+    chosen_names,
+    refine_and_measure,
+)
 from benchmarks.workloads.reconstruction import Repeats, compare
 from benchmarks.workloads.relocalisation import Maps, read_place, relocalise
 from benchmarks.workloads.solver import chosen_parts, measure_solver
 
 RESULTS = Path("benchmarks/results")
-TABLES = {**IMAGE_TABLES, "solver": solver_table}
+TABLES = {**IMAGE_TABLES, "solver": solver_table, "pose-refinement": pose_refinement_table}
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the image sets.")]
 Sets = Annotated[str, typer.Option("--sets", help="Names of sets, with commas between.")]
@@ -65,6 +73,12 @@ Solvers = Annotated[
 ]
 Parts = Annotated[str, typer.Option("--parts", help="Of cases, p3p, batching, throughput, memory.")]
 Frames = Annotated[int, typer.Option("--frames", min=1, help="Frames of each synthetic case.")]
+MapSteps = Annotated[int, typer.Option("--map-steps", min=20, help="Steps of the map to start from.")]
+Steps = Annotated[int, typer.Option("--steps", min=20, help="Training steps of each refinement.")]
+Starts = Annotated[str, typer.Option("--starts", help="all, independent or drift.", show_default="all")]
+Variants = Annotated[
+    str, typer.Option("--variants", help="all, or names with semicolons between.", show_default="all")
+]
 
 app = typer.Typer(
     name="benchmarks",
@@ -234,6 +248,36 @@ def solver(
     record = _plan("solver", settings, Repeats(repeat), out, None, commit, overwrite).record(arguments)
     measure_solver(cases, chosen, wanted, settings.device.type, repeat, record)
     _end(record, True)
+
+
+@app.command()
+def pose_refinement(
+    sets: Sets,
+    data: Data,
+    map_steps: MapSteps = 800,
+    steps: Steps = 400,
+    starts: Starts = "all",
+    variants: Variants = "all",
+    out: Out = None,
+    device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    set_: opt.Set = None,
+    seed: opt.Seed = None,
+    commit: Commit = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Disturbed true poses, and what mapping with each kind of pose refinement makes of them."""
+    names = [name.strip() for name in sets.split(",") if name.strip()]
+    truth_sets = [read_mapping_set(data / name) for name in names]
+    kinds = chosen_names(starts, list(DISTURBANCES), "--starts")
+    chosen = chosen_names(variants, list(VARIANTS), "--variants")
+    settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
+    plan = _plan("pose-refinement", settings, Repeats(), out, set_, commit, overwrite)
+    arguments = ["--sets", ",".join(names), "--data", "DATA", "--map-steps", str(map_steps)]
+    arguments += ["--steps", str(steps), "--starts", starts, "--variants", variants]
+    record, effort = plan.record(arguments), Effort(map_steps, steps)
+    warm_up(settings.device)
+    _end(record, refine_and_measure(truth_sets, settings, effort, kinds, chosen, record))
 
 
 @app.command()
