@@ -39,6 +39,32 @@ class PairMatches:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PairAgreement:
+    """How many matches of every pair of views the poses explain."""
+
+    view_a: Int[Tensor, " p"]
+    view_b: Int[Tensor, " p"]
+    pair_of_match: Int[Tensor, " m"]
+    """The pair that each match belongs to."""
+    matches: Int[Tensor, " p"]
+    """Matches of the pair."""
+    explained: Int[Tensor, " p"]
+    """Those of them that the poses explain."""
+
+    def __len__(self) -> int:
+        return len(self.view_a)
+
+
+def pair_agreement(matches: PairMatches, explained: Bool[Tensor, " m"], views: int) -> PairAgreement:
+    """Counts matches, and those that are ``explained``, pair by pair."""
+    pair, pair_of_match = (matches.view_a * views + matches.view_b).unique(return_inverse=True)
+    count = torch.bincount(pair_of_match, minlength=len(pair))
+    good = torch.bincount(pair_of_match[explained], minlength=len(pair))
+    first = pair.div(views, rounding_mode="floor")
+    return PairAgreement(first, pair - first * views, pair_of_match, count, good)
+
+
 def epipolar_distance_px(
     matches: PairMatches,
     keypoint_pixels: Float[Tensor, "v k 2"],

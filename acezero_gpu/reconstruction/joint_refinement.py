@@ -12,8 +12,10 @@ from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, neighbours
+from acezero_gpu.reconstruction.pose_checks import PoseCheckConfig, check_poses
 from acezero_gpu.reconstruction.resection import resect_images
 from acezero_gpu.reconstruction.state import ReconstructionState
+from acezero_gpu.reconstruction.two_view import OverlapChecks
 
 RefineJoint = Literal["off", "final", "every"]
 
@@ -47,6 +49,8 @@ class JointRefinementConfig:
     resection_error_px: float = 8.0
     """Reprojection error of such a point, in pixels at a shortest side of 480; scaled with the resolution."""
     joint: JointConfig = field(default_factory=JointConfig)
+    check: PoseCheckConfig = field(default_factory=PoseCheckConfig)
+    """When images contradict the others and lose their registration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,14 @@ class JointRefinement:
     """Images that the map had not registered and that their keypoints placed."""
     contradicted: int
     """Images that the map had registered and that their keypoints do not confirm."""
+    part: Int[Tensor, " v"]
+    """Views that nothing ties to the largest part, 0, have other numbers: they may lie anywhere."""
 
 
 def adjust_registered(
     bank: ImageBank,
     matches: MatchStore,
+    overlaps: OverlapChecks,
     state: ReconstructionState,
     config: JointRefinementConfig,
     *,
@@ -76,21 +83,30 @@ def adjust_registered(
 ) -> JointRefinement:
     """Bundle adjustment of the registered images, and of those that their keypoints add to them.
 
-    An image that has many matches with its partners but hardly any that fit its pose is contradicted: it loses its
-    registration. Every unregistered image is then tried by resection against the adjusted points; as long as
-    enough of them join, this is repeated with quick adjustments, and a thorough one ends it.
+    An image that has many matches with its partners but hardly any that fit its pose is contradicted, and so is one
+    that shares a place with most others at another pose than theirs: it loses its registration. Every unregistered
+    image is then tried by resection against the adjusted points; as long as enough of them join, this is repeated
+    with quick adjustments, and a thorough one ends it.
     """
     joint = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
-    refined = _adjust_once(bank, matches, state, config, joint.quick())
+
+    def adjust(state: ReconstructionState, joint: JointConfig) -> JointRefinement:
+        return _adjust_once(bank, matches, overlaps, state, config, joint, generator)
+
+    refined = adjust(state, joint.quick())
     for _ in range(config.joining_rounds):
+        before = int(refined.state.registered.sum())
         joined = _joined(bank, matches, refined, config, generator)
         if joined is None:
             break
-        gain = int(joined.registered.sum()) - int(refined.state.registered.sum())
-        refined = _adjust_once(bank, matches, joined, config, joint.quick())
-        if gain < config.joining_gain * len(bank):
+        refined = adjust(joined, joint.quick())
+        if int(refined.state.registered.sum()) - before < config.joining_gain * len(bank):
             break
-    refined = _adjust_once(bank, matches, refined.state, config, joint)
+    refined = adjust(refined.state, joint)
+    if refined.contradicted:
+        # What only the thorough adjustment has brought to light gets a last chance where the others are now.
+        joined = _joined(bank, matches, refined, config, generator)
+        refined = refined if joined is None else adjust(joined, joint)
     registered = refined.state.registered
     return replace(
         refined,
@@ -102,17 +118,20 @@ def adjust_registered(
 def _adjust_once(
     bank: ImageBank,
     matches: MatchStore,
+    overlaps: OverlapChecks,
     state: ReconstructionState,
     config: JointRefinementConfig,
     joint_config: JointConfig,
+    generator: torch.Generator,
 ) -> JointRefinement:
     views = state.registered.nonzero()[:, 0]
     graph = matches.between(partner_pairs(bank, state.registered, config.partners), views)
     bundle = joint_config.bundle
     radial = bundle.refine_focal and config.refine_radial and len(views) >= config.radial_views
+    pixels = bank.keypoints(views).pixels[views]
     joint = adjust_views(
         graph,
-        bank.keypoints(views).pixels[views],
+        pixels,
         state.cam_from_world[views],
         state.camera,
         replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
@@ -124,8 +143,21 @@ def _adjust_once(
     share = seen / matched.clamp_min(1)
     # Wrong poses that agree among themselves keep some tracks, but lose those that they share with all others.
     doubtful = share < config.doubtful_share * share.median()
-    held = (seen >= config.min_observations) & ~(doubtful & (matched >= config.telling_matches))
-    contradicted = ~held & (matched >= config.telling_matches)
+    lost = ((seen < config.min_observations) | doubtful) & (matched >= config.telling_matches)
+    check = check_poses(
+        graph,
+        pixels,
+        joint.cam_from_world,
+        joint.camera,
+        joint.radial,
+        views,
+        overlaps,
+        config.check,
+        pixel_scale=bank.pixel_scale,
+        generator=generator,
+    )
+    contradicted = lost | check.contradicted
+    held = (seen >= config.min_observations) & ~contradicted
     joint = _in_frame_of(joint, state.cam_from_world[views], held)
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
     poses[views] = torch.where(held[:, None, None], joint.cam_from_world, poses[views])
@@ -140,7 +172,7 @@ def _adjust_once(
         radial=joint.radial,
         held=adjusted,
     )
-    return JointRefinement(state, joint, views, joined=0, contradicted=0)
+    return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
 
 
 def _matched_keypoints(graph: PairMatches, views: int, slots: int) -> Int[Tensor, " v"]:

@@ -46,6 +46,12 @@ class MatchStore:
             slots = matches.matched[row].nonzero()[:, 0]
             self._found[pair] = (slots, matches.index_b[row, slots])
 
+    def slots(self, a: int, b: int) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+        """The matching keypoint slots of images a and b."""
+        self.ensure(torch.tensor([[a, b]]))
+        first, second = self._found[_key(a, b)]
+        return (first, second) if a < b else (second, first)
+
     def between(self, pairs: Int[Tensor, "p 2"], views: Int[Tensor, " v"]) -> PairMatches:
         """Matches of these pairs, with image indices replaced by positions in ``views``."""
         self.ensure(pairs)

@@ -25,6 +25,7 @@ from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.metric_scale import in_metres
 from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep, StepName, to_posed_views
+from acezero_gpu.reconstruction.two_view import OverlapChecks
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import StageTimer, random_stream
 
@@ -56,6 +57,7 @@ class Loop:
         self.bank, self.config, self.seed, self.timer, self.log = bank, config, seed, timer, log
         self.depth = depth
         self.matches = MatchStore(bank)
+        self.overlaps = OverlapChecks(bank, self.matches, config.joint.check.overlap)
         self.everything = torch.arange(len(bank))
 
     def map(
@@ -191,6 +193,7 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
         refined = adjust_registered(
             loop.bank,
             loop.matches,
+            loop.overlaps,
             state,
             loop.config.joint,
             refine_focal=not loop.config.fix_focal,
@@ -209,6 +212,11 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
         f"{refined.joined} joined, {refined.contradicted} contradicted; "
         f"focal {loop.bank.focal_original_px(joint.camera):.1f} px, radial {k1:.3f} {k2:.3f}"
     )
+    apart = int((refined.part[refined.state.held[refined.views]] > 0).sum())
+    if apart:
+        loop.log(
+            f"  {apart} views share no place with the largest part of the reconstruction; they may lie anywhere"
+        )
     return state
 
 

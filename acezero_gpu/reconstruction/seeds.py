@@ -12,6 +12,7 @@ from acezero_gpu.ransac.relative_pose import RelativePoseConfig, RelativePoseRes
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, neighbours
 from acezero_gpu.reconstruction.resection import resect_images
+from acezero_gpu.reconstruction.two_view import pair_rays
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,13 @@ def _best_pair(
     if len(partners) == 0:
         return None
     pairs = torch.stack([torch.full_like(partners, start), partners], dim=-1)
-    keypoints = bank.keypoints(pairs.flatten())
-    rays_a, rays_b, mask = _matched_rays(matches, pairs, keypoints.pixels, camera)
+    matches.ensure(pairs)
+    rays = pair_rays(bank, matches, pairs, camera)
     found = estimate_relative_pose(
-        rays_a,
-        rays_b,
+        rays.a,
+        rays.b,
         RelativePoseConfig(max_error=config.pair_error_px * bank.pixel_scale / float(camera.focal_px[0])),
-        mask=mask,
+        mask=rays.mask,
         generator=generator,
     )
     score = _pair_scores(found, config)
@@ -130,25 +131,6 @@ def _pair_scores(found: RelativePoseResult, config: SeedConfig) -> Float[Tensor,
     usable = (inliers >= config.min_inliers) & (found.median_angle_deg >= config.min_angle_deg)
     usable &= found.rotation_only_inlier_count < config.max_rotation_only_share * inliers
     return torch.where(usable, inliers * parallax, 0.0)
-
-
-def _matched_rays(
-    matches: MatchStore, pairs: Int[Tensor, "p 2"], pixels: Float[Tensor, "n k 2"], camera: PinholeCamera
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised coordinates of the matches of every pair, padded to the longest."""
-    lists = []
-    for pair in pairs:
-        flat = matches.between(pair[None], torch.arange(len(pixels)))
-        swap = bool(len(flat) and int(flat.view_a[0]) != int(pair[0]))
-        sides = (flat.keypoint_b, flat.keypoint_a) if swap else (flat.keypoint_a, flat.keypoint_b)
-        lists.append((pixels[pair[0], sides[0]], pixels[pair[1], sides[1]]))
-    most = max(5, *(len(a) for a, _ in lists))
-    rays_a, rays_b = (pixels.new_zeros(len(lists), most, 2) for _ in range(2))
-    mask = torch.zeros(len(lists), most, dtype=torch.bool, device=pixels.device)
-    for row, (a, b) in enumerate(lists):
-        rays_a[row, : len(a)], rays_b[row, : len(b)] = camera.normalised(a), camera.normalised(b)
-        mask[row, : len(a)] = True
-    return rays_a, rays_b, mask
 
 
 def grow_block(

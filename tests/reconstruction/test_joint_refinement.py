@@ -11,6 +11,7 @@ from acezero_gpu.geometry import camera_centres, retract, rotation_angle_deg
 from acezero_gpu.reconstruction import ImageBank, JointRefinementConfig, ReconstructionState
 from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered, partner_pairs
 from acezero_gpu.reconstruction.matching import MatchStore
+from acezero_gpu.reconstruction.two_view import OverlapChecks
 
 CONFIG = JointRefinementConfig(partners=5, joining_rounds=2)
 
@@ -66,7 +67,14 @@ def refine(
     refine_focal: bool = True,
 ) -> JointRefinement:
     generator = torch.Generator().manual_seed(0)
-    return adjust_registered(*bank, state, config, refine_focal=refine_focal, generator=generator)
+    return adjust_registered(
+        *bank,
+        OverlapChecks(*bank, config.check.overlap),
+        state,
+        config,
+        refine_focal=refine_focal,
+        generator=generator,
+    )
 
 
 def errors(room: Room, state: ReconstructionState, images: list[int]) -> tuple[float, float]:
