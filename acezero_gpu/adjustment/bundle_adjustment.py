@@ -1,22 +1,24 @@
 """Joint refinement of poses, points and one shared camera from observations of the points."""
 
-from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from acezero_gpu.adjustment.components import restore_scale
 from acezero_gpu.adjustment.objective import Objective
-from acezero_gpu.adjustment.observation_graph import ObservationGraph
+from acezero_gpu.adjustment.observation_graph import MOST_PAIRS, ObservationGraph
 from acezero_gpu.adjustment.observation_model import Estimate
+from acezero_gpu.adjustment.point_refinement import refine_points
 from acezero_gpu.adjustment.problem import (
     AdjustmentStatus,
     BundleAdjustmentConfig,
     BundleAdjustmentResult,
     BundleProblem,
 )
+from acezero_gpu.adjustment.problem_checks import check_problem
 from acezero_gpu.adjustment.reduced_solvers import solve_conjugate_gradients, solve_dense
 from acezero_gpu.adjustment.schur import ReducedSolver, solve_damped
-from acezero_gpu.geometry import camera_centres
 
 SMALLEST_DAMPING = 1e-12
 """Damping never falls below this, so that a free scale stays damped."""
@@ -33,30 +35,36 @@ def bundle_adjust(
 ) -> BundleAdjustmentResult:
     """Minimise ``½ Σ w ρ(|project(R X + t) - pixel|²)`` by Levenberg-Marquardt with the points eliminated.
 
-    Robust losses act as weights ``ρ'`` that follow each accepted step. An observation whose point lies behind
-    its view has no pull and costs as much as an error of one (initial) focal length; nothing becomes NaN, and
-    a pose, point or pixel that is not finite on entry leaves the others alone.
+    Robust losses act as weights ``ρ'`` that follow each accepted step. After every step each point moves on by
+    itself while that lowers its own cost, which saves steps of the whole (embedded point iterations; Jeong et al.,
+    Pushing the Envelope of Modern Methods for Bundle Adjustment, CVPR 2010).
 
-    Gauge: held views define the frame. Where poses and points both move and ``fixed_views`` holds none, the
-    first observed view is held. With one held view the scale is free: damping keeps it from drifting far, and
-    the result is rescaled about that view so that the mean distance of the observed views from their centroid
-    stays as it was.
+    Gauge: views that hang together by points form a part (``component_of_view``), and each part is adjusted in a frame
+    of its own, with the camera shared. Held views define the frame; a part where ``fixed_views`` holds none holds
+    its first view. With one held view the scale is free: damping keeps it from drifting far, and the part is
+    rescaled about that view so that the mean distance of its views from their centroid stays as it was.
+
+    Bad input: what is not finite counts for nothing, comes back as it was, and leaves the rest alone; so do views
+    without observations. A point that only one view sees is held and does not count. Points without parallax
+    (duplicate views, pure rotation, points as good as infinitely far) keep their distance and hold the rotations
+    alone. An observation whose point lies behind its view has no pull and costs as much as an error of one
+    (initial) focal length. Wrong shapes, indices out of range and a camera that is not finite raise ``ValueError``.
 
     Computed in double precision, also for single-precision input (where the device has it). The cost never
-    rises: where no step helps, the input comes back with ``status`` saying so. On CUDA sums are formed in no fixed
+    rises: where no step helps, the last estimate comes back with ``status`` saying why. On CUDA sums are formed in no fixed
     order, so that two runs agree to rounding only.
     Reference: Triggs et al., 2000; step control after Nielsen, Damping Parameter in Marquardt's Method, 1999.
     """
+    check_problem(problem)
     objective = Objective(problem, config)
     estimate, costs, iterations, status = _minimise(objective, config)
-    if objective.pivot_view is not None:
-        estimate = _restore_scale(estimate, objective)
+    estimate = restore_scale(estimate, objective.start, objective.gauge, objective.free_points)
     prediction = objective.predict(estimate)
     order_back = objective.order.argsort()
     dtype = problem.points.dtype
     return BundleAdjustmentResult(
-        cam_from_world=estimate.cam_from_world.to(dtype),
-        points=estimate.points.to(dtype),
+        cam_from_world=_where_known(objective.known_views, estimate.cam_from_world, problem.cam_from_world),
+        points=_where_known(objective.known_points, estimate.points, problem.points),
         camera=estimate.camera.to(problem.points.device, dtype),
         radial=estimate.radial.to(dtype),
         cost_initial=costs[0],
@@ -65,6 +73,8 @@ def bundle_adjust(
         depth=prediction.depth[order_back].to(dtype),
         iterations=iterations,
         status=status,
+        component_of_view=objective.gauge.component_of_view,
+        triangulated=objective.triangulated,
     )
 
 
@@ -74,18 +84,20 @@ def _minimise(
     """The estimate, the costs before and after, the steps tried, and how it ended."""
     graph, estimate = objective.graph, objective.start
     cost = first_cost = float(objective.cost(estimate, objective.predict(estimate)))
-    if len(graph) == 0 or not (graph.views or objective.columns or config.refine_points):
+    if not objective.has_free_parameters:
         return estimate, (cost, cost), 0, AdjustmentStatus.EMPTY
     solver = _solver(graph, config)
+    point_steps = config.point_steps if config.refine_points else 0
     normal = objective.linearise(estimate)
     damping, growth = config.initial_damping, FIRST_GROWTH
     status, tried = AdjustmentStatus.ITERATION_LIMIT, 0
     while tried < config.max_iterations:
         tried += 1
         step = solve_damped(normal, graph, damping, solver)
-        candidate = objective.moved(estimate, step)
-        new_cost = objective.cost(candidate, objective.predict(candidate))
-        new_cost, expected, solved = torch.stack([new_cost, step.predicted_decrease, step.solved]).tolist()
+        candidate, candidate_cost = refine_points(objective, objective.moved(estimate, step), point_steps)
+        new_cost, expected, solved = torch.stack(
+            [candidate_cost, step.predicted_decrease, step.solved]
+        ).tolist()
         if solved and expected <= config.step_tolerance * cost + EXACT_SHARE * first_cost:
             # After a refused step it is the damping, not the minimum, that leaves nothing to expect.
             status = AdjustmentStatus.CONVERGED if growth == FIRST_GROWTH else AdjustmentStatus.STALLED
@@ -103,34 +115,19 @@ def _minimise(
         else:
             damping, growth = damping * growth, 2.0 * growth
             if damping > LARGEST_DAMPING:
-                status = AdjustmentStatus.STALLED
+                status = AdjustmentStatus.STALLED if solved else AdjustmentStatus.SINGULAR
                 break
     return estimate, (first_cost, cost), tried, status
 
 
+def _where_known(known: Tensor, refined: Tensor, given: Tensor) -> Tensor:
+    """Rows that were finite as refined, the others as given, in the precision given."""
+    return torch.where(known.view(-1, *[1] * (given.ndim - 1)), refined.to(given.dtype), given)
+
+
 def _solver(graph: ObservationGraph, config: BundleAdjustmentConfig) -> ReducedSolver:
-    if graph.views <= config.dense_views:
+    if graph.views <= config.dense_views and graph.pair_count <= MOST_PAIRS:
         return solve_dense
     return partial(
         solve_conjugate_gradients, max_iterations=config.cg_iterations, tolerance=config.cg_tolerance
     )
-
-
-def _restore_scale(estimate: Estimate, objective: Objective) -> Estimate:
-    """Scaled about the held view so that the observed views spread about their centroid as at the start.
-
-    Unchanged where the views coincide, since their spread then says nothing.
-    """
-    observed = objective.graph.view.unique()
-    centres = camera_centres(estimate.cam_from_world)
-    before = camera_centres(objective.start.cam_from_world)
-    spread, spread_before = (
-        (x - x.nanmean(0)).norm(dim=-1).nanmean() for x in (centres[observed], before[observed])
-    )
-    scale = spread_before / spread
-    scale = torch.where(scale.isfinite() & (scale > 0), scale, 1.0)
-    pivot = centres[objective.pivot_view]
-    poses = estimate.cam_from_world.clone()
-    scaled = pivot + scale * (centres[observed] - pivot)
-    poses[observed, :, 3:] = -poses[observed][..., :3] @ scaled[..., None]
-    return replace(estimate, cam_from_world=poses, points=pivot + scale * (estimate.points - pivot))

@@ -1,17 +1,22 @@
 """The cost of a joint adjustment, its linearisation, and what a step does to the estimate."""
 
+from dataclasses import replace
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment.components import components, make_gauge
 from acezero_gpu.adjustment.observation_graph import ObservationGraph, rows_per_chunk
 from acezero_gpu.adjustment.observation_model import (
     Estimate,
     Prediction,
     intrinsic_columns,
+    point_jacobian,
     predict,
     prediction_jacobian,
 )
+from acezero_gpu.adjustment.parallax import parallax
 from acezero_gpu.adjustment.problem import BundleAdjustmentConfig, BundleProblem
 from acezero_gpu.adjustment.schur import NormalEquations, NormalEquationsBuilder, Step
 from acezero_gpu.geometry import PinholeCamera, retract
@@ -23,7 +28,7 @@ NEAR_SHARE = 1e-3
 
 
 class Objective:
-    """A problem in working precision with its observations ordered by point."""
+    """A problem in working precision with its observations ordered by point, and what of it counts."""
 
     def __init__(self, problem: BundleProblem, config: BundleAdjustmentConfig) -> None:
         device = problem.points.device
@@ -31,49 +36,109 @@ class Objective:
         self._config = config
         self._loss = robust_loss(config.loss)
         self.order = problem.point_index.argsort(stable=True)
-        view_index, point_index = (
-            problem.view_index[self.order].long(),
-            problem.point_index[self.order].long(),
-        )
+        view, point = problem.view_index[self.order].long(), problem.point_index[self.order].long()
         pixels = problem.pixels[self.order].to(dtype)
-        weights = (
-            torch.ones_like(pixels[:, 0])
-            if problem.weights is None
-            else problem.weights[self.order].to(dtype)
-        )
-        usable = pixels.isfinite().all(-1) & weights.isfinite()
-        self.pixels = torch.where(usable[:, None], pixels, 0.0)
-        self._weights = torch.where(usable, weights, 0.0)
+        weights = torch.ones_like(pixels[:, 0])
+        if problem.weights is not None:
+            weights = problem.weights[self.order].to(dtype)
         radial = torch.zeros_like(problem.camera.focal_px) if problem.radial is None else problem.radial
+        poses, points = problem.cam_from_world.to(dtype), problem.points.to(dtype)
+        self.known_views, self.known_points = poses.isfinite().flatten(1).all(-1), points.isfinite().all(-1)
         self.start = Estimate(
-            problem.cam_from_world.to(dtype),
-            problem.points.to(dtype),
+            torch.where(self.known_views[:, None, None], poses, torch.eye(3, 4).to(poses)),
+            torch.where(self.known_points[:, None], points, 0.0),
             problem.camera.to(device, dtype),
             radial.to(device, dtype),
         )
+        counts = pixels.isfinite().all(-1) & weights.isfinite() & (weights > 0)
+        counts = counts & self.known_views[view] & self.known_points[point]
+        # In memory x before y, as predictions are.
+        self.pixels = torch.where(pixels.isfinite(), pixels, 0.0).T.contiguous().T
+        counts = self._without_untriangulated(view, point, counts)
+        self._weights = torch.where(counts, weights, 0.0)
         self.columns = intrinsic_columns(
             config.refine_focal, config.refine_principal_point, config.refine_radial
         )
-        moving, self.pivot_view = _gauge(problem, config)
-        self.graph = ObservationGraph(
-            view_index, point_index, moving, len(problem.points), points_move=config.refine_points
+        of_view, of_point = components(view[counts], point[counts], len(poses), len(points))
+        self.gauge = make_gauge(
+            of_view,
+            of_point,
+            problem.fixed_views,
+            poses_move=config.refine_poses,
+            points_move=config.refine_points,
         )
-        depth = predict(self.start, view_index, point_index, pixels.new_zeros(())).depth
-        self._near = NEAR_SHARE * torch.where(depth > 0, depth, torch.nan).nanmedian().nan_to_num(1.0)
+        self.graph = ObservationGraph(
+            view, point, self.gauge.moving, len(points), points_move=config.refine_points
+        )
+        depth = predict(self.start, view, point, pixels.new_zeros(())).depth
+        depth = torch.where(counts & (depth > 0), depth, torch.nan)
+        self._near = NEAR_SHARE * depth.nanmedian().nan_to_num(1.0)
         self._cost_behind = self._loss.loss(self.start.camera.focal_px.square().mean(), config.loss_scale_px)
+
+    def _without_untriangulated(
+        self, view: Int[Tensor, " k"], point: Int[Tensor, " k"], counts: Bool[Tensor, " k"]
+    ) -> Bool[Tensor, " k"]:
+        """What counts still, once points are held that one view alone sees."""
+        start = self.start
+        several, self.triangulated, self._direction = parallax(
+            start.points, start.cam_from_world, view[counts], point[counts], start.camera.focal_px.mean()
+        )
+        self._some_without_parallax = not bool(self.triangulated.all())
+        self.free_points = several & self._config.refine_points
+        return counts & several[point] if self._config.refine_points else counts
+
+    def _across(self, by_point: Float[Tensor, "k 2 3"], chunk: slice) -> Float[Tensor, "k 2 3"]:
+        """Derivatives by what may move of the points: without parallax not along their direction."""
+        if not self._config.refine_points:
+            return torch.zeros_like(by_point)
+        if not self._some_without_parallax:
+            return by_point
+        point = self.graph.point[chunk]
+        held = torch.where(self.triangulated[:, None], 0.0, self._direction).index_select(0, point)
+        along = (by_point * held[:, None]).sum(-1, keepdim=True)
+        return by_point - along * held[:, None]
+
+    def _stiff(self, points: Float[Tensor, "points 3 3"]) -> Float[Tensor, "points 3 3"]:
+        """With the direction along which a point without parallax does not move made as stiff as the others."""
+        if not self._some_without_parallax:
+            return points
+        outer = self._direction[:, :, None] * self._direction[:, None]
+        trace = points.diagonal(dim1=1, dim2=2).sum(-1)
+        return points + torch.where(self.triangulated, 0.0, trace)[:, None, None] * outer
+
+    @property
+    def has_free_parameters(self) -> bool:
+        """Whether something may move and some observation counts."""
+        free = self.graph.views > 0 or bool(self.columns) or bool(self.free_points.any())
+        return free and bool((self._weights > 0).any())
 
     def predict(self, estimate: Estimate) -> Prediction:
         """Every observation, in the order of the graph."""
         return predict(estimate, self.graph.view, self.graph.point, self._near)
 
-    def cost(self, estimate: Estimate, prediction: Prediction) -> Float[Tensor, ""]:
-        """Half the sum of weighted losses, with the prior on the focal length."""
-        squared = (prediction.pixels - self.pixels).square().sum(-1)
+    def point_costs(self, prediction: Prediction) -> Float[Tensor, " points"]:
+        """Half the sum of weighted losses over the observations of each point."""
+        squared = _squared_norm(prediction.pixels - self.pixels)
         each = torch.where(
             prediction.in_front, self._loss.loss(squared, self._config.loss_scale_px), self._cost_behind
         )
-        prior = self._config.focal_prior_weight * self._focal_shift(estimate).square()
-        return 0.5 * ((self._weights * each).sum() + prior)
+        # Without weight a loss may be infinite.
+        each = torch.where(self._weights > 0, 0.5 * self._weights * each, 0.0)
+        return each.new_zeros(self.graph.points).index_add_(0, self.graph.point, each)
+
+    def prior(self, estimate: Estimate) -> Float[Tensor, ""]:
+        """The cost of the focal length."""
+        return 0.5 * self._config.focal_prior_weight * self._focal_shift(estimate).square()
+
+    def cost(self, estimate: Estimate, prediction: Prediction) -> Float[Tensor, ""]:
+        """Half the sum of weighted losses, with the prior on the focal length."""
+        return self.point_costs(prediction).sum() + self.prior(estimate)
+
+    def _roots(self, prediction: Prediction, residual: Tensor, chunk: slice) -> Float[Tensor, "k 1 1"]:
+        """Factor on derivatives and residuals, of the weight and of the loss that falls off."""
+        pull = self._loss.weight(_squared_norm(residual), self._config.loss_scale_px)
+        weights = self._weights[chunk]
+        return torch.where(prediction.in_front & (weights > 0), weights * pull, 0.0).sqrt()[:, None, None]
 
     def linearise(self, estimate: Estimate) -> NormalEquations:
         """Normal equations of the iteratively reweighted least squares at ``estimate``."""
@@ -81,16 +146,29 @@ class Objective:
         for chunk in chunk_ranges(len(self.graph), rows_per_chunk(self.pixels.device)):
             prediction = predict(estimate, self.graph.view[chunk], self.graph.point[chunk], self._near)
             residual = prediction.pixels - self.pixels[chunk]
-            pull = self._loss.weight(residual.square().sum(-1), self._config.loss_scale_px)
-            root = torch.where(prediction.in_front, self._weights[chunk] * pull, 0.0).sqrt()[:, None, None]
+            root = self._roots(prediction, residual, chunk)
             by_pose, by_point, by_intrinsics = prediction_jacobian(prediction, estimate, self.columns)
-            by_point = by_point * root if self._config.refine_points else torch.zeros_like(by_point)
-            builder.add(chunk, by_pose * root, by_point, by_intrinsics * root, residual * root[..., 0])
+            by_point = self._across(by_point, chunk)
+            builder.add(chunk, by_pose * root, by_point * root, by_intrinsics * root, residual * root[..., 0])
         normal = builder.result()
+        normal = replace(normal, points=self._stiff(normal.points))
         if self._config.refine_focal:
             normal.intrinsics[0, 0] += self._config.focal_prior_weight
             normal.gradient_intrinsics[0] += self._config.focal_prior_weight * self._focal_shift(estimate)
         return normal
+
+    def point_equations(
+        self, estimate: Estimate, prediction: Prediction
+    ) -> tuple[Float[Tensor, "points 3 3"], Float[Tensor, "points 3"]]:
+        """The points' own blocks of the normal equations and of the gradient, all else held."""
+        table = self.pixels.new_zeros(len(self.graph) + 1, 2, 4)
+        everything = slice(0, len(self.graph))
+        residual = prediction.pixels - self.pixels
+        root = self._roots(prediction, residual, everything)
+        by_point = self._across(point_jacobian(prediction, estimate), everything)
+        torch.cat([by_point * root, residual[..., None] * root], dim=-1, out=table[:-1])
+        blocks = self.graph.by_point.products(table, table)
+        return self._stiff(blocks[:, :3, :3]), blocks[:, :3, 3]
 
     def moved(self, estimate: Estimate, step: Step) -> Estimate:
         """The estimate after a step."""
@@ -109,18 +187,7 @@ class Objective:
         return (estimate.camera.focal_px[0] / self.start.camera.focal_px[0]).log()
 
 
-def _gauge(
-    problem: BundleProblem, config: BundleAdjustmentConfig
-) -> tuple[Bool[Tensor, " views"], int | None]:
-    """Which views move, and the one held view about which the scale is restored, if the scale is free."""
-    every = torch.ones(len(problem.cam_from_world), dtype=torch.bool, device=problem.points.device)
-    if not config.refine_poses:
-        return ~every, None
-    moving = every if problem.fixed_views is None else ~problem.fixed_views
-    if not config.refine_points or len(problem.view_index) == 0:
-        return moving, None
-    held = (~moving).nonzero()[:, 0].tolist()
-    if not held:
-        held = [int(problem.view_index.min())]
-        moving[held[0]] = False
-    return moving, held[0] if len(held) == 1 else None
+def _squared_norm(vectors: Float[Tensor, "k 2"]) -> Float[Tensor, " k"]:
+    """Written out: a sum over two numbers at a time is slow."""
+    x, y = vectors.unbind(-1)
+    return x * x + y * y

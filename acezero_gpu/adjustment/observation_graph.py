@@ -1,14 +1,16 @@
 """Which view observes which point, and sums over that graph."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-CACHED_PAIRS = 1 << 24
-"""Pair lists up to this length are kept between iterations."""
+from acezero_gpu.adjustment.row_groups import RowGroups
+
+MOST_PAIRS = 1 << 25
+"""With more pairs of observations of one point than this, the reduced matrix is not formed: their list alone would
+take a gigabyte."""
 
 
 def rows_per_chunk(device: torch.device) -> int:
@@ -16,7 +18,7 @@ def rows_per_chunk(device: torch.device) -> int:
 
     Smaller pieces are no faster on one CPU thread, and slower where threads must wait for each other.
     """
-    return 1 << 15 if device.type == "cpu" else 1 << 20
+    return 1 << 14 if device.type == "cpu" else 1 << 20
 
 
 class ObservationGraph:
@@ -40,7 +42,7 @@ class ObservationGraph:
         self.view = view_index
         self.point = point_index
         self.slot = torch.where(moving, moving.cumsum(0) - 1, self.views)[view_index]
-        self._pairs: list[tuple[Tensor, Tensor, Tensor]] | None = None if points_move else []
+        self._points_move = points_move
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -61,45 +63,44 @@ class ObservationGraph:
         total = flat.new_zeros(self.points, flat.shape[1]).index_add_(0, self.point, flat)
         return total.unflatten(1, values.shape[1:])
 
-    def pairs(self) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]]:
-        """Chunks of ``(first, second, block)``: two observations of one point, and where their product goes.
+    @cached_property
+    def by_view(self) -> RowGroups:
+        """Observations of each moving view, and behind them those of all others."""
+        every = torch.arange(len(self), device=self.slot.device)
+        return RowGroups(self.slot, self.views + 1, every, every, len(self))
 
-        ``block = slot of first * views + slot of second``, and the first slot is never the smaller one (the
-        lower triangle). A view that observes a point twice gives both orders.
+    @cached_property
+    def by_point(self) -> RowGroups:
+        """Observations of each point."""
+        every = torch.arange(len(self), device=self.slot.device)
+        return RowGroups(self.point, self.points, every, every, len(self))
+
+    @cached_property
+    def pair_count(self) -> int:
+        """Ordered pairs of observations of one point, in moving views; none where the points are held."""
+        if not self._points_move:
+            return 0
+        seen = torch.bincount(self.point[self.slot < self.views], minlength=self.points)
+        return int(seen.square().sum())
+
+    @cached_property
+    def by_view_pair(self) -> RowGroups:
+        """Pairs of two observations of one point, by ``slot of first * views + slot of second``.
+
+        The first slot is never the smaller one (the lower triangle). A view that observes a point twice gives both
+        orders, and an observation makes no pair with itself: those are the diagonal blocks.
         """
-        if self._pairs is not None:
-            yield from self._pairs
-            return
-        observations = (self.slot < self.views).nonzero()[:, 0]
+        first, second = self._pairs()
+        block = self.slot[first] * self.views + self.slot[second]
+        return RowGroups(block, self.views * self.views, first, second, len(self))
+
+    def _pairs(self) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+        observations = (self.slot < self.views).nonzero()[:, 0] if self._points_move else self.slot[:0]
         slot, point = self.slot[observations], self.point[observations]
         count = torch.bincount(point, minlength=self.points)
         start, count = (count.cumsum(0) - count)[point], count[point]
-        bounds, total = _chunk_bounds(count)
-        kept = []
-        for low, high in pairwise(bounds):
-            repeats = count[low:high]
-            first = torch.arange(low, high, device=slot.device).repeat_interleave(repeats)
-            group_start = (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
-            second = start[first] + torch.arange(len(first), device=slot.device) - group_start
-            lower = (slot[first] >= slot[second]) & (first != second)
-            first, second = first[lower], second[lower]
-            chunk = (observations[first], observations[second], slot[first] * self.views + slot[second])
-            if total <= CACHED_PAIRS:
-                kept.append(chunk)
-            yield chunk
-        if total <= CACHED_PAIRS:
-            self._pairs = kept
-
-
-def _chunk_bounds(count: Int[Tensor, " k"]) -> tuple[list[int], int]:
-    """Where to cut the observations so that each piece has about the wanted number of pairs, and the total.
-
-    Half of the ordered pairs fall away later, hence twice the chunk here.
-    """
-    ends = count.cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    if total == 0:
-        return [], 0
-    wanted = torch.arange(0, total, 2 * rows_per_chunk(count.device), device=count.device)
-    bounds = torch.searchsorted(ends, wanted, right=True).unique().tolist()
-    return [*bounds, len(count)], total
+        first = torch.arange(len(slot), device=slot.device).repeat_interleave(count)
+        group_start = (count.cumsum(0) - count).repeat_interleave(count)
+        second = start[first] + torch.arange(len(first), device=slot.device) - group_start
+        lower = (slot[first] >= slot[second]) & (first != second)
+        return observations[first[lower]], observations[second[lower]]

@@ -25,13 +25,13 @@ class BundleProblem:
     point_index: Int[Tensor, " k"]
     """The point of each observation."""
     pixels: Float[Tensor, "k 2"]
-    """Where it was seen; an observation that is not finite does not count."""
+    """Where it was seen; one that is not finite does not count, nor does one by a pose or of a point that is not."""
     radial: Float[Tensor, " 2"] | None = None
     """``k1, k2`` of ``1 + k1 r² + k2 r⁴``, on normalised image coordinates; zero if not given."""
     weights: Float[Tensor, " k"] | None = None
-    """Factor on each observation's cost; one if not given."""
+    """Factor on each observation's cost; one if not given. Without effect unless finite and positive."""
     fixed_views: Bool[Tensor, " views"] | None = None
-    """Views whose pose is held. Without any, the first observed view is held (see ``bundle_adjust``)."""
+    """Views whose pose is held. Parts of the graph without any hold their first view (see ``bundle_adjust``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class BundleAdjustmentConfig:
     """Move ``k1`` and ``k2``."""
     focal_prior_weight: float = 0.0
     """Adds half of this times ``ln(focal / initial focal)²`` to the cost, in px²."""
+    point_steps: int = 3
+    """After each step every point is moved on by itself so many times: cheap, and fewer steps remain to be done."""
     initial_damping: float = 1e-4
     """Levenberg-Marquardt damping of the first step, relative to the diagonal of the normal equations."""
     cost_tolerance: float = 1e-7
@@ -76,7 +78,28 @@ class AdjustmentStatus(StrEnum):
     CONVERGED = "the cost no longer falls"
     ITERATION_LIMIT = "the iteration limit was reached"
     STALLED = "no damping gave a step that lowers the cost"
+    SINGULAR = "the reduced system cannot be solved"
     EMPTY = "there was nothing to adjust"
+
+    @property
+    def explanation(self) -> str:
+        """One sentence for a person: what happened, and what it means for the result."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    AdjustmentStatus.CONVERGED: "The estimate is at a minimum of the cost: further steps would lower it by less than "
+    "the tolerance.",
+    AdjustmentStatus.ITERATION_LIMIT: "The estimate is the best of max_iterations steps, and more of them would "
+    "lower the cost further.",
+    AdjustmentStatus.STALLED: "Steps of any length raised the cost and were taken back: the estimate is the last one "
+    "before them, at a minimum as exact as rounding allows or at a kink of the cost.",
+    AdjustmentStatus.SINGULAR: "The reduced system of poses and camera was singular or not finite even with the "
+    "largest damping, so the estimate is the last one before: something in it is not determined by the "
+    "observations, or weights are beyond what numbers hold.",
+    AdjustmentStatus.EMPTY: "Nothing that may move is seen by observations that count, so everything came back as it "
+    "was given.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +125,15 @@ class BundleAdjustmentResult:
     iterations: int
     """Steps tried."""
     status: AdjustmentStatus
-    """Why it stopped."""
+    """Why it stopped; ``status.explanation`` says it in a sentence."""
+    component_of_view: Int[Tensor, " views"]
+    """Views with the same number hang together by points; each such part has a frame and a scale of its own, so
+    nothing is known of one part against another. Counted from 0; -1 for views in which no observation counts."""
+    triangulated: Bool[Tensor, " points"]
+    """Whether at least two views see the point with parallax. The others kept their distance: a point that one
+    view sees stands still and does not count, and points without parallax move sideways only."""
+
+    @property
+    def num_components(self) -> int:
+        """How many parts the views fall into; views without observations are in none."""
+        return int(self.component_of_view.max()) + 1 if len(self.component_of_view) else 0

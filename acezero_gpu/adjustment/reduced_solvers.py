@@ -19,13 +19,8 @@ def reduced_matrix(system: ReducedSystem, graph: ObservationGraph) -> Float[Tens
     ``S_ab = U_ab - sum over the points that a and b share of Y_a Y_bᵀ``, added up over pairs of observations.
     """
     views, c = graph.views, len(system.intrinsics)
-    blocks = system.y_poses.new_zeros(views * views, 36)
-    blocks[:: views + 1] = system.diagonal.flatten(1)
-    flat = system.y_poses.flatten(1)
-    for first, second, block in graph.pairs():
-        left = flat.index_select(0, first).unflatten(1, (6, 3))
-        right = flat.index_select(0, second).unflatten(1, (6, 3))
-        blocks.index_add_(0, block, torch.bmm(left, right.mT).flatten(1), alpha=-1)
+    blocks = -graph.by_view_pair.products(system.y_poses, system.y_poses).flatten(1)
+    blocks[:: views + 1] += system.diagonal.flatten(1)
     n = 6 * views
     matrix = blocks.new_zeros(n + c, n + c)
     matrix[:n, :n].view(views, 6, views, 6).copy_(blocks.view(views, views, 6, 6).transpose(1, 2))
@@ -87,7 +82,7 @@ def _apply(
     """The reduced matrix times a vector."""
     poses, intrinsics = vector[: 6 * graph.views].view(-1, 6), vector[6 * graph.views :]
     pull = system.pull(graph, poses).index_select(0, graph.point)
-    push = graph.per_view(torch.bmm(system.y_poses, pull[..., None])[..., 0])
+    push = graph.per_view(torch.bmm(pull[:, None], system.y_poses[:-1])[:, 0])
     of_poses = (system.poses @ poses[..., None])[..., 0] - push + system.coupling @ intrinsics
     of_intrinsics = (system.coupling * poses[..., None]).sum((0, 1)) + system.intrinsics @ intrinsics
     return torch.cat([of_poses.flatten(), of_intrinsics])

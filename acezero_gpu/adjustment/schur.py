@@ -37,8 +37,10 @@ class NormalEquations:
     """``C``."""
     points: Float[Tensor, "points 3 3"]
     """``V``."""
-    poses_by_points: Float[Tensor, "k 6 3"]
-    """``W``, one block per observation."""
+    by_pose: Float[Tensor, "k 2 6"]
+    """Weighted derivatives by the poses; with ``by_point`` they make ``W = by_poseᵀ by_point``."""
+    by_point: Float[Tensor, "k 2 3"]
+    """Weighted derivatives by the points."""
     intrinsics_by_points: Float[Tensor, "points c 3"]
     """``E``."""
     gradient_poses: Float[Tensor, "views 6"]
@@ -50,14 +52,13 @@ class NormalEquations:
 
 
 class NormalEquationsBuilder:
-    """Adds up ``JᵀJ`` and ``Jᵀr`` over chunks of observations: Jacobians need not exist all at once."""
+    """Collects weighted Jacobians and residuals over chunks of observations, then forms ``JᵀJ`` and ``Jᵀr``."""
 
     def __init__(self, graph: ObservationGraph, intrinsics: int, like: Tensor) -> None:
         self._graph, self._c = graph, intrinsics
-        self._views = like.new_zeros(graph.views + 1, 6 * (7 + intrinsics))
-        self._points = like.new_zeros(graph.points, 3 * (4 + intrinsics))
-        self._intrinsics = like.new_zeros(intrinsics, intrinsics + 1)
-        self._poses_by_points = like.new_empty(len(graph), 6, 3)
+        # One row more than observations: the zero row that pads groups.
+        self._of_pose = like.new_zeros(len(graph) + 1, 2, 7 + intrinsics)
+        self._of_point = like.new_zeros(len(graph) + 1, 2, 4 + intrinsics)
 
     def add(
         self,
@@ -69,26 +70,25 @@ class NormalEquationsBuilder:
     ) -> None:
         """Jacobians and residuals of the observations in ``chunk``, times the root of their weight."""
         right = torch.cat([by_intrinsics, residual[..., None]], dim=-1)
-        of_pose = by_pose.mT @ torch.cat([by_pose, right], dim=-1)
-        of_point = by_point.mT @ torch.cat([by_point, right], dim=-1)
-        self._views.index_add_(0, self._graph.slot[chunk], of_pose.flatten(1))
-        self._points.index_add_(0, self._graph.point[chunk], of_point.flatten(1))
-        self._intrinsics += by_intrinsics.flatten(0, 1).mT @ right.flatten(0, 1)
-        torch.bmm(by_pose.mT, by_point, out=self._poses_by_points[chunk])
+        torch.cat([by_pose, right], dim=-1, out=self._of_pose[chunk])
+        torch.cat([by_point, right], dim=-1, out=self._of_point[chunk])
 
     def result(self) -> NormalEquations:
         c = self._c
-        views, points = self._views[:-1].unflatten(1, (6, 7 + c)), self._points.unflatten(1, (3, 4 + c))
+        of_views = self._graph.by_view.products(self._of_pose, self._of_pose)
+        views, of_all = of_views[:-1], of_views.sum(0)
+        points = self._graph.by_point.products(self._of_point, self._of_point)
         return NormalEquations(
-            poses=views[..., :6],
-            poses_by_intrinsics=views[..., 6 : 6 + c],
-            intrinsics=self._intrinsics[:, :c],
-            points=points[..., :3],
-            poses_by_points=self._poses_by_points,
-            intrinsics_by_points=points[..., 3 : 3 + c].mT,
-            gradient_poses=views[..., 6 + c],
-            gradient_intrinsics=self._intrinsics[:, c],
-            gradient_points=points[..., 3 + c],
+            poses=views[:, :6, :6],
+            poses_by_intrinsics=views[:, :6, 6 : 6 + c],
+            intrinsics=of_all[6 : 6 + c, 6 : 6 + c],
+            points=points[:, :3, :3],
+            by_pose=self._of_pose[:-1, :, :6],
+            by_point=self._of_point[:-1, :, :3],
+            intrinsics_by_points=points[:, 3 : 3 + c, :3],
+            gradient_poses=views[:, :6, 6 + c],
+            gradient_intrinsics=of_all[6 : 6 + c, 6 + c],
+            gradient_points=points[:, :3, 3 + c],
         )
 
 
@@ -104,8 +104,8 @@ class ReducedSystem:
     """The reduced matrix between poses and intrinsics."""
     intrinsics: Float[Tensor, "c c"]
     """The reduced matrix's block of the intrinsics."""
-    y_poses: Float[Tensor, "k 6 3"]
-    """``W L⁻ᵀ`` per observation."""
+    y_poses: Float[Tensor, "k_and_1 3 6"]
+    """``(W L⁻ᵀ)ᵀ`` per observation, and a row of zeros."""
     y_intrinsics: Float[Tensor, "points c 3"]
     """``E L⁻ᵀ`` per point."""
     gradient_poses: Float[Tensor, "views 6"]
@@ -115,8 +115,7 @@ class ReducedSystem:
 
     def pull(self, graph: ObservationGraph, poses: Float[Tensor, "views 6"]) -> Float[Tensor, "points 3"]:
         """``Yᵀ x``, the poses' part."""
-        of_view = graph.of_view(poses)[:, None, :]
-        return graph.per_point(torch.bmm(of_view, self.y_poses)[:, 0])
+        return graph.per_point(torch.bmm(self.y_poses[:-1], graph.of_view(poses)[..., None])[..., 0])
 
 
 ReducedSolver = Callable[[ReducedSystem, ObservationGraph], tuple[Tensor, Tensor, Tensor]]
@@ -173,6 +172,19 @@ def solve_transpose(
     return torch.stack([z0, z1, z2], dim=-1)
 
 
+def solve_3x3(
+    matrix: Float[Tensor, "*batch 3 3"], vector: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """``matrix⁻¹ vector`` for positive definite matrices."""
+    factor = cholesky_3x3(matrix)
+    return solve_transpose(factor, rows_by_inverse_transpose(factor, vector[..., None, :])[..., 0, :])
+
+
+def damped(blocks: Float[Tensor, "*batch n n"], damping: float) -> Float[Tensor, "*batch n n"]:
+    """With the damping, a share of the diagonal, on the diagonal."""
+    return blocks + damping * torch.diag_embed(_damping_diagonal(blocks))
+
+
 def solve_damped(
     normal: NormalEquations, graph: ObservationGraph, damping: float, solver: ReducedSolver
 ) -> Step:
@@ -215,16 +227,16 @@ def _eliminate(
     """Everything of the reduced system but its blocks between different views; ``half = L⁻¹ g_q``."""
     c = len(damped_intrinsics)
     y_intrinsics = rows_by_inverse_transpose(factor, normal.intrinsics_by_points)
-    y_poses = torch.empty_like(normal.poses_by_points)
-    of_point = torch.cat([y_intrinsics, half], dim=1)
-    taken = half.new_zeros(graph.views + 1, 6 * (7 + c))
+    y_poses = half.new_zeros(len(graph) + 1, 3, 6)
+    of_point = torch.cat([y_intrinsics, half], dim=1).mT.contiguous()
+    right = half.new_zeros(len(graph) + 1, 3, c + 1)
     for chunk in chunk_ranges(len(graph), rows_per_chunk(half.device)):
         point = graph.point[chunk]
-        y = rows_by_inverse_transpose(factor.index_select(0, point), normal.poses_by_points[chunk])
-        y_poses[chunk] = y
-        right = torch.cat([y, of_point.index_select(0, point)], dim=1)
-        taken.index_add_(0, graph.slot[chunk], torch.bmm(y, right.mT).flatten(1))
-    of_views = taken[:-1].unflatten(1, (6, 7 + c))
+        y = rows_by_inverse_transpose(factor.index_select(0, point), normal.by_point[chunk])
+        torch.bmm(y.mT, normal.by_pose[chunk], out=y_poses[chunk])
+        torch.index_select(of_point, 0, point, out=right[chunk])
+    right = torch.cat([y_poses, right], dim=-1)
+    of_views = graph.by_view.products(y_poses, right)[:-1]
     rows = y_intrinsics.transpose(0, 1).flatten(1)
     return ReducedSystem(
         poses=damped_poses,

@@ -7,8 +7,12 @@ import pytest
 import torch
 from adjustment_scenes import disturbed, make_scene, on_device
 
-from acezero_gpu.adjustment import BundleAdjustmentConfig, bundle_adjust
-from acezero_gpu.adjustment import observation_graph as graph_module
+from acezero_gpu.adjustment import (
+    BundleAdjustmentConfig,
+    bundle_adjust,
+    bundle_adjustment,
+    row_groups,
+)
 from acezero_gpu.adjustment.objective import Objective
 from acezero_gpu.adjustment.observation_graph import ObservationGraph
 from acezero_gpu.adjustment.observation_model import predict, prediction_jacobian
@@ -87,28 +91,40 @@ def test_truncated_conjugate_gradients_predict_their_own_decrease(objective):
     torch.testing.assert_close(step.predicted_decrease, model_decrease(objective, step), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 64, 1 << 20])
-def test_pairs_are_all_pairs_of_one_point_in_any_chunking(monkeypatch, rows, device):
-    monkeypatch.setattr(graph_module, "rows_per_chunk", lambda device: rows)
+@pytest.mark.parametrize("rows", [1, 7, 1 << 20])
+def test_products_are_sums_over_all_pairs_of_one_point_in_any_batching(monkeypatch, rows, device):
+    monkeypatch.setattr(row_groups, "CPU_ROWS", rows)
+    monkeypatch.setattr(row_groups, "GPU_ROWS", rows)
     generator = torch.Generator().manual_seed(3)
     point = torch.randint(12, (90,), generator=generator).sort().values
     view = torch.randint(6, (90,), generator=generator)
-    moving = torch.tensor([True, True, False, True, True, True])
+    moving = torch.tensor([True, False, True, True, False, True])
     graph = ObservationGraph(view.to(device), point.to(device), moving.to(device), 12)
-    slot = [0, 1, None, 2, 3, 4]
-    expected = sorted(
-        (i, j, slot[view[i]] * 5 + slot[view[j]])
-        for i in range(90)
-        for j in range(90)
-        if i != j
-        and point[i] == point[j]
-        and moving[view[i]]
-        and moving[view[j]]
-        and slot[view[i]] >= slot[view[j]]
-    )
-    for _ in range(2):  # the second time from the kept lists
-        got = [triple for chunk in graph.pairs() for triple in torch.stack(chunk, dim=1).tolist()]
-        assert sorted(map(tuple, got)) == expected
+    table = torch.randn(91, 3, 6, generator=generator, dtype=torch.float64)
+    table[90] = 0
+    slot = (moving.cumsum(0) - 1).tolist()
+    pairs, per_view = torch.zeros(16, 6, 6).double(), torch.zeros(5, 6, 6).double()
+    for i in range(90):
+        per_view[slot[view[i]] if moving[view[i]] else 4] += table[i].mT @ table[i]
+        for j in range(90):
+            seen = point[i] == point[j] and moving[view[i]] and moving[view[j]]
+            if seen and i != j and slot[view[i]] >= slot[view[j]]:
+                pairs[4 * slot[view[i]] + slot[view[j]]] += table[i].mT @ table[j]
+    there = table.to(device)
+    torch.testing.assert_close(graph.by_view_pair.products(there, there).cpu(), pairs)
+    torch.testing.assert_close(graph.by_view.products(there, there).cpu(), per_view)
+
+
+def test_the_reduced_matrix_is_not_formed_where_its_pairs_are_too_many(monkeypatch, generator):
+    problem = disturbed(make_scene(generator, noise_px=1.0), generator)
+    dense = bundle_adjust(problem, CONFIG)
+
+    def fail(self):
+        raise AssertionError("the list of pairs was made")
+
+    monkeypatch.setattr(bundle_adjustment, "MOST_PAIRS", 10)
+    monkeypatch.setattr(ObservationGraph, "_pairs", fail)
+    assert bundle_adjust(problem, CONFIG).cost_final == pytest.approx(dense.cost_final, rel=1e-5)
 
 
 def test_an_adjustment_by_conjugate_gradients_ends_where_the_dense_one_does(generator, device):
