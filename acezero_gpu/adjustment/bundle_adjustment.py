@@ -50,15 +50,17 @@ def bundle_adjust(
     alone. An observation whose point lies behind its view has no pull and costs as much as an error of one
     (initial) focal length. Wrong shapes, indices out of range and a camera that is not finite raise ``ValueError``.
 
-    Computed in double precision, also for single-precision input (where the device has it). The cost never
-    rises: where no step helps, the last estimate comes back with ``status`` saying why. On CUDA sums are formed in no fixed
-    order, so that two runs agree to rounding only.
+    Computed in double precision, also for single-precision input (where the device has it). The cost never rises:
+    where no step helps, the last estimate comes back with ``status`` saying why. Sums over points on CUDA are
+    formed in no fixed order, so that two runs agree to rounding only.
     Reference: Triggs et al., 2000; step control after Nielsen, Damping Parameter in Marquardt's Method, 1999.
     """
     check_problem(problem)
     objective = Objective(problem, config)
     estimate, costs, iterations, status = _minimise(objective, config)
-    estimate = restore_scale(estimate, objective.start, objective.gauge, objective.free_points)
+    estimate = restore_scale(
+        estimate, objective.start, objective.gauge, objective.free_points, objective.triangulated
+    )
     prediction = objective.predict(estimate)
     order_back = objective.order.argsort()
     dtype = problem.points.dtype

@@ -65,13 +65,20 @@ def make_gauge(
 
 
 def restore_scale(
-    estimate: Estimate, start: Estimate, gauge: Gauge, free_points: Bool[Tensor, " points"]
+    estimate: Estimate,
+    start: Estimate,
+    gauge: Gauge,
+    free: Bool[Tensor, " points"],
+    deep: Bool[Tensor, " points"],
 ) -> Estimate:
     """Each part of free scale, scaled about its pivot so that its views spread about their centroid as before.
 
-    Unchanged where the views of a part coincide, since their spread then says nothing.
+    ``free`` points go with it. Unchanged where no point of a part is ``deep``, seen with parallax: the spread of
+    views in one place is nothing but rounding.
     """
     parts = len(gauge.pivot)
+    if parts == 0:
+        return estimate
     seen = gauge.component_of_view >= 0
     part = gauge.component_of_view[seen]
     centres = camera_centres(estimate.cam_from_world)
@@ -84,7 +91,10 @@ def restore_scale(
         return mean((at[seen] - mean(at[seen])[part]).norm(dim=-1, keepdim=True))
 
     scale = spread(camera_centres(start.cam_from_world)) / spread(centres)
-    usable = scale.isfinite() & (scale > 0) & (gauge.pivot >= 0)[:, None]
+    of_point = gauge.component_of_point.clamp_min(0)
+    moves = free & (gauge.component_of_point >= 0)
+    has_depth = torch.zeros_like(gauge.pivot).index_add_(0, of_point, (moves & deep).long()) > 0
+    usable = scale.isfinite() & (scale > 0) & ((gauge.pivot >= 0) & has_depth)[:, None]
     scale = torch.where(usable, scale, 1.0)
     pivot = centres[gauge.pivot.clamp_min(0)]
     poses = estimate.cam_from_world.clone()
@@ -92,7 +102,7 @@ def restore_scale(
     changed = (seen & gauge.moving).nonzero()[:, 0]
     scaled = centres.index_put((seen.nonzero()[:, 0],), scaled)[changed]
     poses[changed, :, 3:] = -poses[changed][..., :3] @ scaled[..., None]
-    of_point = gauge.component_of_point.clamp_min(0)
     points = pivot[of_point] + scale[of_point] * (estimate.points - pivot[of_point])
-    moves = (free_points & (gauge.component_of_point >= 0))[:, None]
-    return replace(estimate, cam_from_world=poses, points=torch.where(moves, points, estimate.points))
+    return replace(
+        estimate, cam_from_world=poses, points=torch.where(moves[:, None], points, estimate.points)
+    )
