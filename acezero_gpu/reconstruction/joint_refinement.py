@@ -10,10 +10,11 @@ from torch import Tensor
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
 from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.geometry import camera_centres, fit_similarity
+from acezero_gpu.reconstruction.growth import GrowthConfig, grow
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.matching import MatchStore, neighbours
+from acezero_gpu.reconstruction.matching import MatchStore, look_alike_pairs
 from acezero_gpu.reconstruction.pose_checks import PoseCheckConfig, check_poses
-from acezero_gpu.reconstruction.resection import resect_images
+from acezero_gpu.reconstruction.resection import PointMap
 from acezero_gpu.reconstruction.state import ReconstructionState
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 
@@ -40,17 +41,11 @@ class JointRefinementConfig:
     """A view with at least this many matched keypoints but too few observations is contradicted by them."""
     doubtful_share: float = 0.4
     """The same if the share of its matched keypoints that are observations is below this times the median share."""
-    joining_rounds: int = 8
-    """The most times that unregistered images are tried by their keypoints, each followed by another adjustment."""
-    joining_gain: float = 0.02
-    """A further time follows only if the one before added this share of the images: the map does the rest."""
-    min_resection_inliers: int = 30
-    """An unregistered image joins if this many adjusted points agree on its pose."""
-    resection_error_px: float = 8.0
-    """Reprojection error of such a point, in pixels at a shortest side of 480; scaled with the resolution."""
     joint: JointConfig = field(default_factory=JointConfig)
     check: PoseCheckConfig = field(default_factory=PoseCheckConfig)
     """When images contradict the others and lose their registration."""
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    """How images that the map misses join by their keypoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +88,22 @@ def adjust_registered(
     def adjust(state: ReconstructionState, joint: JointConfig) -> JointRefinement:
         return _adjust_once(bank, matches, overlaps, state, config, joint, generator)
 
+    def grown(refined: JointRefinement) -> ReconstructionState:
+        return _grown(bank, matches, refined, config, joint.quick(), generator)
+
     refined = adjust(state, joint.quick())
-    for _ in range(config.joining_rounds):
+    for _ in range(config.growth.rounds):
         before = int(refined.state.registered.sum())
-        joined = _joined(bank, matches, refined, config, generator)
-        if joined is None:
+        further = grown(refined)
+        if int(further.registered.sum()) == before:
             break
-        refined = adjust(joined, joint.quick())
-        if int(refined.state.registered.sum()) - before < config.joining_gain * len(bank):
+        refined = adjust(further, joint.quick())
+        if int(refined.state.registered.sum()) <= before:
             break
     refined = adjust(refined.state, joint)
     if refined.contradicted:
         # What only the thorough adjustment has brought to light gets a last chance where the others are now.
-        joined = _joined(bank, matches, refined, config, generator)
-        refined = refined if joined is None else adjust(joined, joint)
+        refined = adjust(grown(refined), joint)
     registered = refined.state.registered
     return replace(
         refined,
@@ -181,39 +178,22 @@ def _matched_keypoints(graph: PairMatches, views: int, slots: int) -> Int[Tensor
     return torch.bincount(flat.unique() // slots, minlength=views)
 
 
-def _joined(
+def _grown(
     bank: ImageBank,
     matches: MatchStore,
     refined: JointRefinement,
     config: JointRefinementConfig,
+    joint: JointConfig,
     generator: torch.Generator,
-) -> ReconstructionState | None:
-    """The state with the unregistered images that see enough of the adjusted points; None if there are none."""
+) -> ReconstructionState:
+    """The state with the unregistered images that their keypoints place; the same if there are none."""
     state = refined.state
-    waiting = (~state.registered).nonzero()[:, 0].cpu()
-    if len(waiting) == 0 or len(refined.joint.points) == 0:
-        return None
-    similarity = bank.similarity()
-    partners = [
-        (image, neighbours(similarity, image, state.held.cpu(), config.partners))
-        for image in waiting.tolist()
-    ]
-    found = resect_images(
-        bank,
-        matches,
-        refined.joint,
-        refined.views.cpu(),
-        partners,
-        max_error_px=config.resection_error_px,
-        generator=generator,
-    )
-    good = found.inlier_count >= config.min_resection_inliers
-    if not bool(good.any()):
-        return None
-    poses, registered = state.cam_from_world.clone(), state.registered.clone()
-    rows = waiting.to(poses.device)[good]
-    poses[rows], registered[rows] = found.cam_from_world[good], True
-    return replace(state, cam_from_world=poses, registered=registered)
+    if bool(state.registered.all()) or len(refined.joint.points) == 0:
+        return state
+    point_map = PointMap.of(refined.joint, refined.views, len(bank), bank.config.keypoints.per_image)
+    everything = torch.ones(len(bank), dtype=torch.bool)
+    graph = partner_pairs(bank, everything, config.partners)
+    return grow(bank, matches, graph, state, point_map, config.growth, joint, generator)
 
 
 def _in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:
@@ -241,12 +221,12 @@ def _camera_tripods(cam_from_world: Float[Tensor, "v 3 4"], lever: Tensor) -> Fl
     return torch.cat([centres, centres + lever * cam_from_world[..., :3]], dim=1).flatten(0, 1)
 
 
-def partner_pairs(bank: ImageBank, registered: Tensor, partners: int) -> Int[Tensor, "p 2"]:
-    """For every registered image a bounded number of registered look-alikes; each pair once, smaller index first."""
-    similarity = bank.similarity()
-    rows = [torch.zeros(0, 2, dtype=torch.long)]
-    for image in registered.nonzero()[:, 0].tolist():
-        found = neighbours(similarity, image, registered.cpu(), partners)
-        rows.append(torch.stack([torch.full_like(found, image), found], dim=-1))
-    pairs = torch.cat(rows).sort(dim=1).values
-    return pairs.unique(dim=0)
+def partner_pairs(bank: ImageBank, registered: Bool[Tensor, " n"], partners: int) -> Int[Tensor, "p 2"]:
+    """The pairs of registered images that are matched at all; each pair once, smaller index first.
+
+    Every image has ``partners`` look-alikes among all images, whatever is registered: no pair is matched that will
+    not serve to the end, and their number is linear in that of the images.
+    """
+    pairs = look_alike_pairs(bank.similarity(), partners)
+    allowed = registered.cpu()
+    return pairs[allowed[pairs].all(-1)]

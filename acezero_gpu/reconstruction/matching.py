@@ -85,3 +85,13 @@ def neighbours(
     available = int(torch.isfinite(score).sum())
     order = score.argsort(descending=True).cpu()
     return order[torch.tensor(spread_ranks(count, available), dtype=torch.long)]
+
+
+def look_alike_pairs(similarity: Float[Tensor, "n n"], count: int) -> Int[Tensor, "p 2"]:
+    """Every image with ``count`` look-alikes; each pair once, smaller index first."""
+    everything = torch.ones(len(similarity), dtype=torch.bool)
+    rows = [torch.zeros(0, 2, dtype=torch.long)]
+    for image in range(len(similarity)):
+        found = neighbours(similarity, image, everything, count)
+        rows.append(torch.stack([torch.full_like(found, image), found], dim=-1))
+    return torch.cat(rows).sort(dim=1).values.unique(dim=0)

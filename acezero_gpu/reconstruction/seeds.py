@@ -11,7 +11,7 @@ from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, reproject
 from acezero_gpu.ransac.relative_pose import RelativePoseConfig, RelativePoseResult, estimate_relative_pose
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, neighbours
-from acezero_gpu.reconstruction.resection import resect_images
+from acezero_gpu.reconstruction.resection import PointMap, resect_images
 from acezero_gpu.reconstruction.two_view import pair_rays
 
 
@@ -186,12 +186,12 @@ def _resect(
     generator: torch.Generator,
 ) -> tuple[int, Float[Tensor, "3 4"]] | None:
     """The candidate that sees most of the block's points, with its pose."""
-    views = block.views.cpu()
+    point_map = PointMap.of(block.joint, block.views, len(bank), bank.config.keypoints.per_image)
+    views = block.views.tolist()
     found = resect_images(
         bank,
         matches,
-        block.joint,
-        views,
+        point_map,
         [(image, views) for image in candidates],
         max_error_px=config.resection_error_px,
         generator=generator,

@@ -7,13 +7,15 @@ import torch
 from reference.rendered_room import Room, walked_room
 from torch import Tensor
 
-from acezero_gpu.geometry import camera_centres, retract, rotation_angle_deg
+from acezero_gpu.geometry import camera_centres, compose, retract, rotation_angle_deg
 from acezero_gpu.reconstruction import ImageBank, JointRefinementConfig, ReconstructionState
+from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered, partner_pairs
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 
-CONFIG = JointRefinementConfig(partners=5, joining_rounds=2)
+CONFIG = JointRefinementConfig(partners=5)
+NO_GROWTH = replace(CONFIG, growth=GrowthConfig(rounds=0))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,15 @@ def rough(room: Room, size: float = 0.01) -> Tensor:
     """Half a degree and a centimetre off, or so."""
     noise = size * torch.randn(len(room), 6, generator=torch.Generator().manual_seed(1))
     return retract(room.cam_from_world, noise)
+
+
+def moved_as_one(cam_from_world: Tensor, count: int) -> Tensor:
+    """The first cameras turned by 50 degrees about the world's z axis and shifted by two metres."""
+    angle = torch.deg2rad(torch.tensor(50.0))
+    motion = torch.eye(3, 4)
+    motion[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    motion[:, 3] = torch.tensor([1.0, 1.5, 0.5])
+    return torch.cat([compose(cam_from_world[:count], motion), cam_from_world[count:]])
 
 
 def refine(
@@ -106,7 +117,7 @@ def test_rough_poses_become_exact_in_the_frame_they_were_in(room, bank):
 def test_unregistered_images_join_by_their_keypoints(room, bank):
     state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
     state.cam_from_world[[0, 1, 7, 8]] = torch.eye(3, 4, device=state.cam_from_world.device)
-    found = refine(bank, state, replace(CONFIG, joining_rounds=4))
+    found = refine(bank, state)
     assert found.joined >= 3
     joined = [row for row in (0, 1, 7, 8) if found.state.registered[row]]
     assert len(joined) == found.joined
@@ -114,7 +125,7 @@ def test_unregistered_images_join_by_their_keypoints(room, bank):
     assert angle < 0.3
     assert distance < 0.02
     assert found.views.tolist() == found.state.registered.nonzero()[:, 0].tolist()
-    alone = refine(bank, state, replace(CONFIG, joining_rounds=0))
+    alone = refine(bank, state, NO_GROWTH)
     assert alone.joined == 0
     assert torch.equal(alone.state.registered, state.registered)
 
@@ -123,7 +134,7 @@ def test_an_image_that_its_matches_contradict_is_no_longer_registered(room, bank
     poses = room.cam_from_world.clone()
     poses[4] = room.cam_from_world[0]
     state = state_of(room, bank[0], poses, list(range(9)))
-    config = replace(CONFIG, min_resection_inliers=10_000)
+    config = replace(CONFIG, growth=GrowthConfig(min_inliers=10_000))
     found = refine(bank, state, config)
     assert found.contradicted == 1
     assert found.state.registered.tolist() == [row != 4 for row in range(9)]
@@ -142,6 +153,20 @@ def test_a_known_focal_length_stays(room, bank):
     assert found.state.radial.tolist() == [0, 0]
 
 
+def test_a_block_that_agrees_in_itself_but_contradicts_the_others_is_placed_anew(room, bank):
+    """Three neighbours are moved as one: among themselves they fit as well as before."""
+    poses = moved_as_one(room.cam_from_world, 3)
+    state = state_of(room, bank[0], poses, list(range(9)))
+    alone = refine(bank, state, replace(CONFIG, growth=GrowthConfig(min_inliers=10_000)))
+    assert alone.state.registered.tolist() == [row >= 3 for row in range(9)]
+    assert alone.contradicted == 3
+    mended = refine(bank, state)
+    assert mended.state.registered.all()
+    angle, distance = errors(room, mended.state, list(range(3)))
+    assert angle < 0.3
+    assert distance < 0.05
+
+
 def test_pairs_are_those_of_registered_images_each_once(room, bank):
     registered = torch.tensor([True, True, False, True, True, False, True, True, True], device=bank[0].device)
     pairs = partner_pairs(bank[0], registered, 3)
@@ -149,9 +174,11 @@ def test_pairs_are_those_of_registered_images_each_once(room, bank):
     assert all(a < b for a, b in listed)
     assert len(set(listed)) == len(listed)
     assert {2, 5}.isdisjoint(pairs.flatten().tolist())
-    for image in registered.nonzero()[:, 0].tolist():
-        assert sum(image in pair for pair in listed) >= 3
-    assert len(listed) <= 7 * 3
+    everything = partner_pairs(bank[0], torch.ones_like(registered), 3).tolist()
+    assert {tuple(pair) for pair in everything if {2, 5}.isdisjoint(pair)} == set(listed)
+    for image in range(9):
+        assert sum(image in pair for pair in everything) >= 3
+    assert len(everything) <= 9 * 3
 
 
 @pytest.mark.parametrize("registered", [[], [3]])
