@@ -32,6 +32,7 @@ from benchmarks.workloads.pose_refinement import (
     Effort,
     chosen_names,
     refine_and_measure,
+    thinned,
 )
 from benchmarks.workloads.reconstruction import Repeats, compare
 from benchmarks.workloads.relocalisation import Maps, read_place, relocalise
@@ -75,6 +76,9 @@ Parts = Annotated[str, typer.Option("--parts", help="Of cases, p3p, batching, th
 Frames = Annotated[int, typer.Option("--frames", min=1, help="Frames of each synthetic case.")]
 MapSteps = Annotated[int, typer.Option("--map-steps", min=20, help="Steps of the map to start from.")]
 Steps = Annotated[int, typer.Option("--steps", min=20, help="Training steps of each refinement.")]
+MostImages = Annotated[
+    int, typer.Option("--images", min=3, help="Images of a larger set, evenly spread, that are taken.")
+]
 Starts = Annotated[str, typer.Option("--starts", help="all, independent or drift.", show_default="all")]
 Variants = Annotated[
     str, typer.Option("--variants", help="all, or names with semicolons between.", show_default="all")
@@ -256,6 +260,7 @@ def pose_refinement(
     data: Data,
     map_steps: MapSteps = 800,
     steps: Steps = 400,
+    images: MostImages = 32,
     starts: Starts = "all",
     variants: Variants = "all",
     out: Out = None,
@@ -268,13 +273,13 @@ def pose_refinement(
 ) -> None:
     """Disturbed true poses, and what mapping with each kind of pose refinement makes of them."""
     names = [name.strip() for name in sets.split(",") if name.strip()]
-    truth_sets = [read_mapping_set(data / name) for name in names]
+    truth_sets = [thinned(read_mapping_set(data / name), images) for name in names]
     kinds = chosen_names(starts, list(DISTURBANCES), "--starts")
     chosen = chosen_names(variants, list(VARIANTS), "--variants")
     settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
     plan = _plan("pose-refinement", settings, Repeats(), out, set_, commit, overwrite)
     arguments = ["--sets", ",".join(names), "--data", "DATA", "--map-steps", str(map_steps)]
-    arguments += ["--steps", str(steps), "--starts", starts, "--variants", variants]
+    arguments += ["--steps", str(steps), "--images", str(images), "--starts", starts, "--variants", variants]
     record, effort = plan.record(arguments), Effort(map_steps, steps)
     warm_up(settings.device)
     _end(record, refine_and_measure(truth_sets, settings, effort, kinds, chosen, record))

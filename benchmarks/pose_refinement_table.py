@@ -5,7 +5,7 @@ from typing import Any
 from benchmarks.metrics import Figures
 from benchmarks.tables import environment_lines, length, markdown_table, number, percent
 
-SHIFT_SHARE, TURN_DEG = 0.05, 2.0
+SHIFT_SHARE, TURN_DEG = 0.02, 1.0
 """Root mean square of the disturbance: a share of the median scene depth, and degrees."""
 GIVEN = "as given"
 """The disturbed poses before any refinement."""

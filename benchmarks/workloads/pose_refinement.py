@@ -136,6 +136,13 @@ def read_posed_set(truth_set: TruthSet, settings: Settings) -> PosedSet:
     )
 
 
+def thinned(truth_set: TruthSet, most: int) -> TruthSet:
+    """At most so many of its images, evenly spread, in their order."""
+    count = len(truth_set.images)
+    rows = torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
+    return replace(truth_set, images=tuple(truth_set.images[row] for row in rows))
+
+
 def chosen_names(given: str, known: Sequence[str], option: str) -> list[str]:
     """``all``, or names with semicolons between, since some have commas; ``InputError`` for unknown ones."""
     names = list(known) if given == "all" else [name.strip() for name in given.split(";") if name.strip()]

@@ -16,7 +16,7 @@ from acezero_gpu.geometry import camera_centres, retract, rotation_angle_deg, se
 from acezero_gpu.mapping import PoseRefinementConfig
 from acezero_gpu.network import HeadConfig
 from acezero_gpu.runtime import InputError
-from benchmarks.pose_refinement_table import GIVEN, pose_refinement_table
+from benchmarks.pose_refinement_table import GIVEN, SHIFT_SHARE, TURN_DEG, pose_refinement_table
 from benchmarks.records import Record
 from benchmarks.timing import environment
 from benchmarks.workloads import pose_refinement as workload
@@ -30,6 +30,7 @@ from benchmarks.workloads.pose_refinement import (
     disturbed,
     pose_figures,
     refine_and_measure,
+    thinned,
 )
 
 UNIT = 0.25
@@ -91,9 +92,9 @@ def test_neighbours_drift_alike_and_are_independent_otherwise():
 def test_true_poses_are_disturbed_by_shares_of_depth_and_degrees(posed):
     poses = disturbed(posed, "independent", DEPTH, 3)
     turn = rotation_angle_deg(poses[..., :3], posed.cam_from_world[..., :3])
-    assert float(turn.square().mean().sqrt()) == pytest.approx(2.0, rel=0.4)
+    assert float(turn.square().mean().sqrt()) == pytest.approx(TURN_DEG, rel=0.4)
     steps = DISTURBANCES["independent"](10, workload.random_stream(3, "disturbance", "independent")).float()
-    size = torch.tensor([0.05 * DEPTH] * 3 + [math.radians(2)] * 3)
+    size = torch.tensor([SHIFT_SHARE * DEPTH] * 3 + [math.radians(TURN_DEG)] * 3)
     torch.testing.assert_close(poses, retract(posed.cam_from_world, steps * size), atol=1e-5, rtol=0)
     assert not torch.equal(poses, disturbed(posed, "independent", DEPTH, 4))
 
@@ -157,6 +158,17 @@ def test_every_kind_gets_a_row_from_the_same_start(tmp_path, monkeypatch, posed,
     assert naive["median_rotation_deg"] is None and "not finite" in naive["failure"]
     table = (tmp_path / "r.md").read_text()
     assert "| ball | drift | mlp+lm |" in table and "- ball, naive: the mapping loss is not finite" in table
+
+
+def test_a_large_set_is_thinned_evenly(tmp_path):
+    from benchmark_sets import write_set
+
+    from benchmarks.image_sets import read_set
+
+    write_set(tmp_path / "ring", 9)
+    whole = read_set(tmp_path / "ring")
+    assert thinned(whole, 3).stems == ("img_00", "img_04", "img_08") == thinned(whole, 3).truth().names
+    assert thinned(whole, 9) == whole == thinned(whole, 40)
 
 
 def test_names_are_chosen_or_refused():
