@@ -16,7 +16,8 @@ from acezero_gpu.cli.failure import sentence_and_code
 from acezero_gpu.cli.map import MAP_DEFAULTS
 from acezero_gpu.cli.settings import Settings, Value, resolve_settings
 from acezero_gpu.runtime import InputError
-from benchmarks.image_sets import TruthSet, read_mapping_set
+from benchmarks.adjustment_table import adjustment_table
+from benchmarks.image_sets import TruthSet, read_mapping_set, read_set
 from benchmarks.pose_cases import OUTLIER_SHARES, grid_case, predicted_case
 from benchmarks.pose_refinement_table import pose_refinement_table
 from benchmarks.records import Record, read_record
@@ -25,6 +26,7 @@ from benchmarks.systems import chosen_systems
 from benchmarks.systems.pose_solvers import chosen_solvers
 from benchmarks.tables import TABLES as IMAGE_TABLES
 from benchmarks.timing import environment, warm_up
+from benchmarks.workloads import adjustment as adjustment_workload
 from benchmarks.workloads.demo import render_demo_set
 from benchmarks.workloads.pose_refinement import (
     DISTURBANCES,
@@ -39,7 +41,12 @@ from benchmarks.workloads.relocalisation import Maps, read_place, relocalise
 from benchmarks.workloads.solver import chosen_parts, measure_solver
 
 RESULTS = Path("benchmarks/results")
-TABLES = {**IMAGE_TABLES, "solver": solver_table, "pose-refinement": pose_refinement_table}
+TABLES = {
+    **IMAGE_TABLES,
+    "solver": solver_table,
+    "adjustment": adjustment_table,
+    "pose-refinement": pose_refinement_table,
+}
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the image sets.")]
 Sets = Annotated[str, typer.Option("--sets", help="Names of sets, with commas between.")]
@@ -283,6 +290,36 @@ def pose_refinement(
     record, effort = plan.record(arguments), Effort(map_steps, steps)
     warm_up(settings.device)
     _end(record, refine_and_measure(truth_sets, settings, effort, kinds, chosen, record))
+
+
+@app.command()
+def adjustment(
+    data: OptionalData = None,
+    set_name: SetName = "redkitchen",
+    parts: Annotated[str, typer.Option("--parts", help="Of bundle, scaling.")] = "bundle,scaling",
+    images: Annotated[
+        str, typer.Option("--images", help="Numbers of images to scale over.")
+    ] = "125,250,500,1000",
+    threads: Threads = None,
+    out: Out = None,
+    repeat: Repeat = 3,
+    device: opt.Device = "auto",
+    set_: opt.Set = None,
+    commit: Commit = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Bundle adjustment beside pycolmap's, and the cost of matching and adjustment over the number of images."""
+    wanted = adjustment_workload.chosen_parts(parts)
+    counts = adjustment_workload.chosen_counts(images)
+    settings = resolve_settings(device, "auto", None, {}, set_)
+    arguments = ["--parts", parts, "--images", images, *([] if data is None else ["--data", "DATA"])]
+    record = _plan("adjustment", settings, Repeats(repeat), out, set_, commit, overwrite).record(arguments)
+    if "bundle" in wanted:
+        adjustment_workload.measure_bundle(settings.device, threads or 2, repeat, record)
+    if "scaling" in wanted and data is not None:
+        _use_threads(threads)
+        adjustment_workload.measure_scaling(read_set(data / set_name), counts, settings, record)
+    _end(record, True)
 
 
 @app.command()
