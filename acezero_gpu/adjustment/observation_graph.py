@@ -1,6 +1,8 @@
 """Which view observes which point, and sums over that graph."""
 
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -90,17 +92,35 @@ class ObservationGraph:
         The first slot is never the smaller one (the lower triangle). A view that observes a point twice gives both
         orders, and an observation makes no pair with itself: those are the diagonal blocks.
         """
-        first, second = self._pairs()
-        block = self.slot[first] * self.views + self.slot[second]
+        chunks = list(self.pairs())
+        nothing = self.slot[:0]
+        first, second, block = (torch.cat(x) for x in zip((nothing, nothing, nothing), *chunks, strict=True))
         return RowGroups(block, self.views * self.views, first, second, len(self))
 
-    def _pairs(self) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    def pairs(self) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]]:
+        """Those pairs with their place, ``(first, second, block)``, in chunks."""
         observations = (self.slot < self.views).nonzero()[:, 0] if self._points_move else self.slot[:0]
         slot, point = self.slot[observations], self.point[observations]
         count = torch.bincount(point, minlength=self.points)
         start, count = (count.cumsum(0) - count)[point], count[point]
-        first = torch.arange(len(slot), device=slot.device).repeat_interleave(count)
-        group_start = (count.cumsum(0) - count).repeat_interleave(count)
-        second = start[first] + torch.arange(len(first), device=slot.device) - group_start
-        lower = (slot[first] >= slot[second]) & (first != second)
-        return observations[first[lower]], observations[second[lower]]
+        for low, high in pairwise(_chunk_bounds(count)):
+            repeats = count[low:high]
+            first = torch.arange(low, high, device=slot.device).repeat_interleave(repeats)
+            group_start = (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
+            second = start[first] + torch.arange(len(first), device=slot.device) - group_start
+            lower = (slot[first] >= slot[second]) & (first != second)
+            first, second = first[lower], second[lower]
+            yield observations[first], observations[second], slot[first] * self.views + slot[second]
+
+
+def _chunk_bounds(count: Int[Tensor, " k"]) -> list[int]:
+    """Where to cut the observations so that each piece has about the wanted number of pairs.
+
+    Half of the ordered pairs fall away later, hence twice the chunk here.
+    """
+    ends = count.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    if total == 0:
+        return []
+    wanted = torch.arange(0, total, 2 * rows_per_chunk(count.device), device=count.device)
+    return [*torch.searchsorted(ends, wanted, right=True).unique().tolist(), len(count)]

@@ -11,6 +11,7 @@ from acezero_gpu.adjustment import (
     BundleAdjustmentConfig,
     bundle_adjust,
     bundle_adjustment,
+    observation_graph,
     row_groups,
 )
 from acezero_gpu.adjustment.objective import Objective
@@ -95,6 +96,7 @@ def test_truncated_conjugate_gradients_predict_their_own_decrease(objective):
 def test_products_are_sums_over_all_pairs_of_one_point_in_any_batching(monkeypatch, rows, device):
     monkeypatch.setattr(row_groups, "CPU_ROWS", rows)
     monkeypatch.setattr(row_groups, "GPU_ROWS", rows)
+    monkeypatch.setattr(observation_graph, "rows_per_chunk", lambda device: rows)
     generator = torch.Generator().manual_seed(3)
     point = torch.randint(12, (90,), generator=generator).sort().values
     view = torch.randint(6, (90,), generator=generator)
@@ -123,7 +125,7 @@ def test_the_reduced_matrix_is_not_formed_where_its_pairs_are_too_many(monkeypat
         raise AssertionError("the list of pairs was made")
 
     monkeypatch.setattr(bundle_adjustment, "MOST_PAIRS", 10)
-    monkeypatch.setattr(ObservationGraph, "_pairs", fail)
+    monkeypatch.setattr(ObservationGraph, "pairs", fail)
     assert bundle_adjust(problem, CONFIG).cost_final == pytest.approx(dense.cost_final, rel=1e-5)
 
 
