@@ -42,15 +42,15 @@ Predict = Callable[[Float[Tensor, "n c"]], Float[Tensor, "n 3"]]
 class ReestimationConfig:
     """How often frames are located anew in the map of the moment, and how far that is believed."""
 
-    start: int = 200
+    start: int = 100
     """Steps of the round before the first re-estimation; while poses ``wait``, none happens either."""
-    interval: int = 100
+    interval: int = 50
     """Steps between two re-estimations, at least 1."""
-    trust: float = 0.5
+    trust: float = 0.25
     """Share of the way from the current pose to the re-estimated one, from 0 (stay) to 1 (take it)."""
     sample: int = 256
     """Patches of each frame that it is located by, drawn anew each time; at least 4."""
-    min_inlier_share: float = 0.2
+    min_inlier_share: float = 0.4
     """A frame stays if a smaller share of its sample lies within the inlier threshold of the new pose."""
     max_jump_deg: float = 10.0
     """A frame stays if it would turn by more than this, or shift by more than this angle seen from the median depth

@@ -205,7 +205,7 @@ def refine_and_measure(
     complete = True
     for truth_set in truth_sets:
         posed = read_posed_set(truth_set, settings)
-        depth = median_depth(posed, settings, effort.map_steps)
+        depth = median_depth(posed, settings, effort.steps)
         for kind in kinds:
             start = disturbed(posed, kind, depth, settings.config.seed)
             base = mapped(posed, start, settings, effort.map_steps, "none").head

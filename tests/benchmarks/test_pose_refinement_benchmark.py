@@ -147,7 +147,7 @@ def test_every_kind_gets_a_row_from_the_same_start(tmp_path, monkeypatch, posed,
 
     depth, base, *rest = starts
     assert (depth.name, base.name) == ("none", "none") and torch.equal(depth.start, posed.cam_from_world)
-    assert (depth.steps, base.steps, base.head) == (40, 40, None)
+    assert (depth.steps, base.steps, base.head) == (20, 40, None)
     assert [call.name for call in rest] == ["none", "naive", "mlp+lm"]
     assert all(torch.equal(call.start, base.start) and call.seed == base.seed for call in rest)
     assert all(call.head is rest[0].head is not None and call.steps == 20 for call in rest)
