@@ -18,7 +18,7 @@ from acezero_gpu.adjustment.observation_model import (
 )
 from acezero_gpu.adjustment.parallax import parallax
 from acezero_gpu.adjustment.problem import BundleAdjustmentConfig, BundleProblem
-from acezero_gpu.adjustment.schur import NormalEquations, NormalEquationsBuilder, Step
+from acezero_gpu.adjustment.schur import NormalEquations, NormalEquationsBuilder, Step, empty_table
 from acezero_gpu.geometry import PinholeCamera, retract
 from acezero_gpu.pnp.robust_loss import robust_loss
 from acezero_gpu.runtime import chunk_ranges
@@ -149,7 +149,7 @@ class Objective:
             root = self._roots(prediction, residual, chunk)
             by_pose, by_point, by_intrinsics = prediction_jacobian(prediction, estimate, self.columns)
             by_point = self._across(by_point, chunk)
-            builder.add(chunk, by_pose * root, by_point * root, by_intrinsics * root, residual * root[..., 0])
+            builder.add(chunk, by_pose, by_point, by_intrinsics, residual, root)
         normal = builder.result()
         normal = replace(normal, points=self._stiff(normal.points))
         if self._config.refine_focal:
@@ -161,12 +161,13 @@ class Objective:
         self, estimate: Estimate, prediction: Prediction
     ) -> tuple[Float[Tensor, "points 3 3"], Float[Tensor, "points 3"]]:
         """The points' own blocks of the normal equations and of the gradient, all else held."""
-        table = self.pixels.new_zeros(len(self.graph) + 1, 2, 4)
+        table = empty_table(self.pixels, len(self.graph), 2, 4)
         everything = slice(0, len(self.graph))
         residual = prediction.pixels - self.pixels
         root = self._roots(prediction, residual, everything)
         by_point = self._across(point_jacobian(prediction, estimate), everything)
-        torch.cat([by_point * root, residual[..., None] * root], dim=-1, out=table[:-1])
+        torch.mul(by_point, root, out=table[:-1, :, :3])
+        torch.mul(residual[..., None], root, out=table[:-1, :, 3:])
         blocks = self.graph.by_point.products(table, table)
         return self._stiff(blocks[:, :3, :3]), blocks[:, :3, 3]
 

@@ -51,14 +51,20 @@ class NormalEquations:
     """``g_q``."""
 
 
+def empty_table(like: Tensor, rows: int, *shape: int) -> Tensor:
+    """One row for each, to be filled, and behind them the row of zeros that pads groups."""
+    table = like.new_empty(rows + 1, *shape)
+    table[-1] = 0
+    return table
+
+
 class NormalEquationsBuilder:
     """Collects weighted Jacobians and residuals over chunks of observations, then forms ``JᵀJ`` and ``Jᵀr``."""
 
     def __init__(self, graph: ObservationGraph, intrinsics: int, like: Tensor) -> None:
         self._graph, self._c = graph, intrinsics
-        # One row more than observations: the zero row that pads groups.
-        self._of_pose = like.new_zeros(len(graph) + 1, 2, 7 + intrinsics)
-        self._of_point = like.new_zeros(len(graph) + 1, 2, 4 + intrinsics)
+        self._of_pose = empty_table(like, len(graph), 2, 7 + intrinsics)
+        self._of_point = empty_table(like, len(graph), 2, 4 + intrinsics)
 
     def add(
         self,
@@ -67,11 +73,15 @@ class NormalEquationsBuilder:
         by_point: Float[Tensor, "k 2 3"],
         by_intrinsics: Float[Tensor, "k 2 c"],
         residual: Float[Tensor, "k 2"],
+        root: Float[Tensor, "k 1 1"],
     ) -> None:
-        """Jacobians and residuals of the observations in ``chunk``, times the root of their weight."""
-        right = torch.cat([by_intrinsics, residual[..., None]], dim=-1)
-        torch.cat([by_pose, right], dim=-1, out=self._of_pose[chunk])
-        torch.cat([by_point, right], dim=-1, out=self._of_point[chunk])
+        """Jacobians and residuals of the observations in ``chunk``, and the root of their weight."""
+        of_pose, of_point, c = self._of_pose[chunk], self._of_point[chunk], self._c
+        torch.mul(by_pose, root, out=of_pose[..., :6])
+        torch.mul(by_intrinsics, root, out=of_pose[..., 6 : 6 + c])
+        torch.mul(residual[..., None], root, out=of_pose[..., 6 + c :])
+        torch.mul(by_point, root, out=of_point[..., :3])
+        of_point[..., 3:] = of_pose[..., 6:]
 
     def result(self) -> NormalEquations:
         c = self._c
@@ -147,7 +157,7 @@ def cholesky_3x3(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6
     l11 = (matrix[..., 1, 1] - l10 * l10).clamp_min(smallest).sqrt()
     l21 = (matrix[..., 2, 1] - l20 * l10) / l11
     l22 = (matrix[..., 2, 2] - l20 * l20 - l21 * l21).clamp_min(smallest).sqrt()
-    return torch.stack([l00, l10, l11, l20, l21, l22], dim=-1)
+    return _side_by_side(l00, l10, l11, l20, l21, l22)
 
 
 def rows_by_inverse_transpose(
@@ -158,7 +168,7 @@ def rows_by_inverse_transpose(
     y0 = rows[..., 0] / l00
     y1 = (rows[..., 1] - l10 * y0) / l11
     y2 = (rows[..., 2] - l20 * y0 - l21 * y1) / l22
-    return torch.stack([y0, y1, y2], dim=-1)
+    return _side_by_side(y0, y1, y2)
 
 
 def solve_transpose(
@@ -169,7 +179,15 @@ def solve_transpose(
     z2 = vector[..., 2] / l22
     z1 = (vector[..., 1] - l21 * z2) / l11
     z0 = (vector[..., 0] - l10 * z1 - l20 * z2) / l00
-    return torch.stack([z0, z1, z2], dim=-1)
+    return _side_by_side(z0, z1, z2)
+
+
+def _side_by_side(*columns: Tensor) -> Tensor:
+    """``torch.stack`` along the last dimension, which copies number by number on a CPU."""
+    table = columns[0].new_empty(*columns[0].shape, len(columns))
+    for index, column in enumerate(columns):
+        table[..., index] = column
+    return table
 
 
 def solve_3x3(
@@ -227,15 +245,14 @@ def _eliminate(
     """Everything of the reduced system but its blocks between different views; ``half = L⁻¹ g_q``."""
     c = len(damped_intrinsics)
     y_intrinsics = rows_by_inverse_transpose(factor, normal.intrinsics_by_points)
-    y_poses = half.new_zeros(len(graph) + 1, 3, 6)
+    # Transposed W L⁻ᵀ, and beside it what it meets: itself, the intrinsics' part, the gradient's.
+    y_poses, right = empty_table(half, len(graph), 3, 6), empty_table(half, len(graph), 3, 7 + c)
     of_point = torch.cat([y_intrinsics, half], dim=1).mT.contiguous()
-    right = half.new_zeros(len(graph) + 1, 3, c + 1)
     for chunk in chunk_ranges(len(graph), rows_per_chunk(half.device)):
         point = graph.point[chunk]
         y = rows_by_inverse_transpose(factor.index_select(0, point), normal.by_point[chunk])
         torch.bmm(y.mT, normal.by_pose[chunk], out=y_poses[chunk])
-        torch.index_select(of_point, 0, point, out=right[chunk])
-    right = torch.cat([y_poses, right], dim=-1)
+        right[chunk, :, :6], right[chunk, :, 6:] = y_poses[chunk], of_point.index_select(0, point)
     of_views = graph.by_view.products(y_poses, right)[:-1]
     rows = y_intrinsics.transpose(0, 1).flatten(1)
     return ReducedSystem(
