@@ -152,6 +152,7 @@ def test_later_values_win(write):
         ("loop.training.schedule.lr_max=1e-2", 0.01),
         ("loop.registration.ransac.polish_scale_px=2", 2.0),
         ("loop.fix_focal=true", True),
+        ("loop.training.poses.name=mlp+lm", "mlp+lm"),
     ],
 )
 def test_values_are_toml_or_a_bare_word(assignment, value):

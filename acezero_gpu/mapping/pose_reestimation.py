@@ -128,12 +128,13 @@ def reestimate_poses(
     the map is rough or the pose is off, narrow once they agree. Nothing here waits for the device.
 
     Nothing anchors the frames as a block: were the map to follow at once, all could walk away together. What holds
-    them is that the map does not follow. Every frame is located in the same points, which other frames hold too and
-    which move by small gradient steps only, and a motion of the whole block away from them is an error like any
-    other, which the next re-estimation takes back. What remains free are the seven degrees of freedom of a similarity,
-    along which no error pulls, and deformations that map and poses share: they fade as slowly as with any refinement
-    by the map, and keypoint tracks remove them better. An inlier test, a bound on the jump and the solver's status
-    keep single frames from being thrown about by a map that does not know them yet.
+    them is that the map follows slowly and each pose goes part of the way. Every frame is located in the same points,
+    which other frames hold too and which move by small gradient steps only, and a motion of the whole block away from
+    them is an error like any other, which the next re-estimation takes back. What remains free are the seven degrees of
+    freedom of a similarity, along which no error pulls, and deformations that map and poses share: they fade as slowly
+    as with any refinement by the map. To undo the frames' common motion each time was tried and made nothing better.
+
+    A rough map bends: frames that are located in it lose more than they gain, hence the demand on the share of inliers.
 
     Differs from ACE0, whose poses move along the gradient of the mapping loss only.
     """

@@ -146,7 +146,7 @@ def test_reestimated_poses_come_closer_to_the_truth(world, generator, name):
     spread, true_spread = (
         camera_centres(poses).std(dim=0).norm() for poses in (result.cam_from_world, start)
     )
-    assert float(spread / true_spread) == pytest.approx(1, abs=0.03)
+    assert float(spread / true_spread) == pytest.approx(1, abs=0.1)
 
 
 def test_a_block_that_is_right_does_not_walk_away(world):
