@@ -40,7 +40,7 @@ def value_of(config: Any, dotted: str) -> Any:
 OTHER_NUMBERS = {
     "loop.registration.ransac.confidence": "0.5",
     "loop.registration.ransac.max_chunk_bytes": "100000",
-    "loop.training.poses.reestimation.trust": "0.25",
+    "loop.training.poses.reestimation.trust": "0.5",
 }
 """Where not every number will do."""
 
