@@ -132,7 +132,8 @@ def reestimate_poses(
     which other frames hold too and which move by small gradient steps only, and a motion of the whole block away from
     them is an error like any other, which the next re-estimation takes back. What remains free are the seven degrees of
     freedom of a similarity, along which no error pulls, and deformations that map and poses share: they fade as slowly
-    as with any refinement by the map. To undo the frames' common motion each time was tried and made nothing better.
+    as with any refinement by the map. To undo the frames' common motion each time helped on synthetic views here and
+    harmed there, so it is not done.
 
     A rough map bends: frames that are located in it lose more than they gain, hence the demand on the share of inliers.
 
