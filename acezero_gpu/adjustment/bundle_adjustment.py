@@ -45,10 +45,11 @@ def bundle_adjust(
     rescaled about that view so that the mean distance of its views from their centroid stays as it was.
 
     Bad input: what is not finite counts for nothing, comes back as it was, and leaves the rest alone; so do views
-    without observations. A point that only one view sees is held and does not count. Points without parallax
-    (duplicate views, pure rotation, points as good as infinitely far) keep their distance and hold the rotations
-    alone. An observation whose point lies behind its view has no pull and costs as much as an error of one
-    (initial) focal length. Wrong shapes, indices out of range and a camera that is not finite raise ``ValueError``.
+    without observations. A point that only one view sees is held and does not count. Points without parallax at
+    the start (duplicate views, pure rotation, points as good as infinitely far) are directions: they keep their
+    distance from the views that see them and hold the rotations alone. An observation whose point lies
+    behind its view has no pull and costs as much as an error of one (initial) focal length.
+    Wrong shapes, indices out of range and a camera that is not finite raise ``ValueError``.
 
     Computed in double precision, also for single-precision input (where the device has it). The cost never rises:
     where no step helps, the last estimate comes back with ``status`` saying why. Sums over points on CUDA are
@@ -58,10 +59,10 @@ def bundle_adjust(
     check_problem(problem)
     objective = Objective(problem, config)
     estimate, costs, iterations, status = _minimise(objective, config)
-    estimate = restore_scale(
-        estimate, objective.start, objective.gauge, objective.free_points, objective.triangulated
-    )
-    prediction = objective.predict(estimate)
+    deep = objective.free_points & objective.triangulated
+    estimate = restore_scale(estimate, objective.start, objective.gauge, deep)
+    estimate = objective.points_carried_along(estimate)
+    prediction = objective.predict_places(estimate)
     order_back = objective.order.argsort()
     dtype = problem.points.dtype
     return BundleAdjustmentResult(

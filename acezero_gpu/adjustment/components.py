@@ -65,16 +65,12 @@ def make_gauge(
 
 
 def restore_scale(
-    estimate: Estimate,
-    start: Estimate,
-    gauge: Gauge,
-    free: Bool[Tensor, " points"],
-    deep: Bool[Tensor, " points"],
+    estimate: Estimate, start: Estimate, gauge: Gauge, deep: Bool[Tensor, " points"]
 ) -> Estimate:
     """Each part of free scale, scaled about its pivot so that its views spread about their centroid as before.
 
-    ``free`` points go with it. Unchanged where no point of a part is ``deep``, seen with parallax: the spread of
-    views in one place is nothing but rounding.
+    The ``deep`` points, which move and are seen with parallax, go with it. Unchanged where a part has none: the
+    spread of views in one place is nothing but rounding.
     """
     parts = len(gauge.pivot)
     if parts == 0:
@@ -92,8 +88,8 @@ def restore_scale(
 
     scale = spread(camera_centres(start.cam_from_world)) / spread(centres)
     of_point = gauge.component_of_point.clamp_min(0)
-    moves = free & (gauge.component_of_point >= 0)
-    has_depth = torch.zeros_like(gauge.pivot).index_add_(0, of_point, (moves & deep).long()) > 0
+    moves = deep & (gauge.component_of_point >= 0)
+    has_depth = torch.zeros_like(gauge.pivot).index_add_(0, of_point, moves.long()) > 0
     usable = scale.isfinite() & (scale > 0) & ((gauge.pivot >= 0) & has_depth)[:, None]
     scale = torch.where(usable, scale, 1.0)
     pivot = centres[gauge.pivot.clamp_min(0)]

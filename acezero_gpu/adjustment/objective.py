@@ -19,7 +19,7 @@ from acezero_gpu.adjustment.observation_model import (
 from acezero_gpu.adjustment.parallax import parallax
 from acezero_gpu.adjustment.problem import BundleAdjustmentConfig, BundleProblem
 from acezero_gpu.adjustment.schur import NormalEquations, NormalEquationsBuilder, Step, empty_table
-from acezero_gpu.geometry import PinholeCamera, retract
+from acezero_gpu.geometry import PinholeCamera, camera_centres, retract
 from acezero_gpu.pnp.robust_loss import robust_loss
 from acezero_gpu.runtime import chunk_ranges
 
@@ -70,6 +70,10 @@ class Objective:
         self.graph = ObservationGraph(
             view, point, self.gauge.moving, len(points), points_move=config.refine_points
         )
+        self._anchors: Tensor | None = None
+        if config.refine_points and self._some_without_parallax:
+            self._anchors = self._mean_centres(self.start)
+            self._anchors[self.triangulated] = torch.nan
         depth = predict(self.start, view, point, pixels.new_zeros(())).depth
         depth = torch.where(counts & (depth > 0), depth, torch.nan)
         self._near = NEAR_SHARE * depth.nanmedian().nan_to_num(1.0)
@@ -83,7 +87,7 @@ class Objective:
         several, self.triangulated, self._direction = parallax(
             start.points, start.cam_from_world, view[counts], point[counts], start.camera.focal_px.mean()
         )
-        self._some_without_parallax = not bool(self.triangulated.all())
+        self._some_without_parallax = bool((several & ~self.triangulated).any())
         self.free_points = several & self._config.refine_points
         return counts & several[point] if self._config.refine_points else counts
 
@@ -97,6 +101,13 @@ class Objective:
         held = torch.where(self.triangulated[:, None], 0.0, self._direction).index_select(0, point)
         along = (by_point * held[:, None]).sum(-1, keepdim=True)
         return by_point - along * held[:, None]
+
+    def _rotations_only(self, by_pose: Float[Tensor, "k 2 6"], chunk: slice) -> Float[Tensor, "k 2 6"]:
+        """A direction says nothing of a translation, nor of the scale."""
+        if not (self._config.refine_points and self._some_without_parallax):
+            return by_pose
+        deep = self.triangulated[self.graph.point[chunk]][:, None, None]
+        return torch.cat([torch.where(deep, by_pose[..., :3], 0.0), by_pose[..., 3:]], dim=-1)
 
     def _stiff(self, points: Float[Tensor, "points 3 3"]) -> Float[Tensor, "points 3 3"]:
         """With the direction along which a point without parallax does not move made as stiff as the others."""
@@ -113,8 +124,28 @@ class Objective:
         return free and bool((self._weights > 0).any())
 
     def predict(self, estimate: Estimate) -> Prediction:
-        """Every observation, in the order of the graph."""
+        """Every observation, in the order of the graph; points without parallax as directions only."""
+        return predict(estimate, self.graph.view, self.graph.point, self._near, self._anchors)
+
+    def predict_places(self, estimate: Estimate) -> Prediction:
+        """Every observation, with every point where it is."""
         return predict(estimate, self.graph.view, self.graph.point, self._near)
+
+    def points_carried_along(self, estimate: Estimate) -> Estimate:
+        """Points without parallax moved with the views that see them, as their directions are from there."""
+        if self._anchors is None:
+            return estimate
+        now = self._mean_centres(estimate)
+        shift = torch.where(self._anchors.isfinite() & now.isfinite(), now - self._anchors, 0.0)
+        return replace(estimate, points=estimate.points + shift)
+
+    def _mean_centres(self, estimate: Estimate) -> Float[Tensor, "points 3"]:
+        """Of the views in which each point counts."""
+        counts = self._weights > 0
+        view, point = self.graph.view[counts], self.graph.point[counts]
+        total = torch.zeros_like(estimate.points)
+        total.index_add_(0, point, camera_centres(estimate.cam_from_world)[view])
+        return total / torch.bincount(point, minlength=len(total))[:, None]
 
     def point_costs(self, prediction: Prediction) -> Float[Tensor, " points"]:
         """Half the sum of weighted losses over the observations of each point."""
@@ -144,11 +175,13 @@ class Objective:
         """Normal equations of the iteratively reweighted least squares at ``estimate``."""
         builder = NormalEquationsBuilder(self.graph, len(self.columns), self.pixels)
         for chunk in chunk_ranges(len(self.graph), rows_per_chunk(self.pixels.device)):
-            prediction = predict(estimate, self.graph.view[chunk], self.graph.point[chunk], self._near)
+            prediction = predict(
+                estimate, self.graph.view[chunk], self.graph.point[chunk], self._near, self._anchors
+            )
             residual = prediction.pixels - self.pixels[chunk]
             root = self._roots(prediction, residual, chunk)
             by_pose, by_point, by_intrinsics = prediction_jacobian(prediction, estimate, self.columns)
-            by_point = self._across(by_point, chunk)
+            by_pose, by_point = self._rotations_only(by_pose, chunk), self._across(by_point, chunk)
             builder.add(chunk, by_pose, by_point, by_intrinsics, residual, root)
         normal = builder.result()
         normal = replace(normal, points=self._stiff(normal.points))

@@ -45,12 +45,25 @@ def intrinsic_columns(refine_focal: bool, refine_principal_point: bool, refine_r
 
 
 def predict(
-    estimate: Estimate, view_index: Int[Tensor, " k"], point_index: Int[Tensor, " k"], near: Float[Tensor, ""]
+    estimate: Estimate,
+    view_index: Int[Tensor, " k"],
+    point_index: Int[Tensor, " k"],
+    near: Float[Tensor, ""],
+    anchors: Float[Tensor, "points 3"] | None = None,
 ) -> Prediction:
-    """``pixel = f (1 + k1 r² + k2 r⁴) p + c`` with ``p = (x, y) / z``, ``r² = |p|²``: COLMAP's RADIAL."""
+    """``pixel = f (1 + k1 r² + k2 r⁴) p + c`` with ``p = (x, y) / z``, ``r² = |p|²``: COLMAP's RADIAL.
+
+    A point that has an anchor (finite numbers) is only a direction, that from the anchor: every view sees it as if
+    it stood there, ``R (X - anchor)``.
+    """
     # Components first, observations last: every operation below is one pass over contiguous numbers.
     pose = estimate.cam_from_world.flatten(1).index_select(0, view_index).T.contiguous()
     point = estimate.points.index_select(0, point_index).T.contiguous()
+    if anchors is not None:
+        anchor = anchors.index_select(0, point_index).T
+        alone = anchor[0].isfinite()
+        point = torch.where(alone, point - anchor, point)
+        pose = pose.index_copy(0, torch.tensor([3, 7, 11], device=pose.device), pose[3::4] * (~alone))
     rotation = pose.view(3, 4, -1)[:, :3]
     x, y, depth = (
         row[0] * point[0] + row[1] * point[1] + row[2] * point[2] + row[3] for row in pose.view(3, 4, -1)

@@ -131,7 +131,7 @@ class BundleAdjustmentResult:
     nothing is known of one part against another. Counted from 0; -1 for views in which no observation counts."""
     triangulated: Bool[Tensor, " points"]
     """Whether at least two views see the point with parallax. The others kept their distance: a point that one
-    view sees stands still and does not count, and points without parallax move sideways only."""
+    view sees stands still and does not count, and points without parallax count as directions only."""
 
     @property
     def num_components(self) -> int:

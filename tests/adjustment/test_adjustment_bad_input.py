@@ -151,6 +151,26 @@ def test_duplicate_views_change_nothing_but_their_weight(generator, start):
     torch.testing.assert_close(result.cam_from_world[8], result.cam_from_world[3], rtol=0, atol=1e-4)
 
 
+def test_points_that_only_duplicates_see_keep_their_distance(start):
+    double = replace(start, cam_from_world=torch.cat([start.cam_from_world, start.cam_from_world[3:4]]))
+    mine = start.view_index == 3
+    double = replace(
+        double,
+        view_index=torch.cat([start.view_index, torch.full((int(mine.sum()),), 8)]),
+        point_index=torch.cat([start.point_index, start.point_index[mine]]),
+        pixels=torch.cat([start.pixels, start.pixels[mine]]),
+    )
+    near = torch.tensor([[0.3, 0.2, 0.1], [-0.5, 0.4, 0.3]]).double()
+    seen = pixels_of(start, 3, near)
+    more = with_points(double, near, [3, 3, 8, 8], [0, 1, 0, 1], torch.cat([seen + 4, seen - 4]))
+    result = bundle_adjust(more, CONFIG)
+    assert result.triangulated.tolist() == [True] * 60 + [False] * 2
+    place = camera_centres(result.cam_from_world[3])
+    before = (near - camera_centres(start.cam_from_world[3])).norm(dim=-1)
+    torch.testing.assert_close((result.points[60:] - place).norm(dim=-1), before, rtol=0.02, atol=0)
+    assert result.status == AdjustmentStatus.CONVERGED
+
+
 def test_pure_rotation_keeps_the_distances_and_finds_the_rotation(generator, device):
     """Views in one place, and none elsewhere: depth is unknown, and no noise may pretend otherwise."""
     scene = make_scene(generator, views=5, points=80, seen_by=4)
@@ -196,7 +216,9 @@ def test_points_at_infinity_stay_there(generator, distance):
     far = (distance * ahead)[None] if distance < torch.inf else torch.full((1, 3), torch.inf).double()
     views = [2, 3, 4]
     if distance < torch.inf:
-        pixels = torch.cat([pixels_of(start, v, far) for v in views])
+        # Disparities that no point at that distance has, and none in front of the views.
+        wrong = torch.tensor([[3.0, 0.0], [0.0, -2.0], [-3.0, 1.0]]).double()
+        pixels = torch.cat([pixels_of(start, v, far) for v in views]) + wrong
     else:
         pixels = torch.full((3, 2), 300.0).double()
     result = bundle_adjust(with_points(start, far, views, [0, 0, 0], pixels), CONFIG)
