@@ -34,6 +34,15 @@ class Keypoints:
             self.pixels[images], self.descriptors[images], self.scores[images], self.valid[images]
         )
 
+    def strongest(self, count: int) -> "Keypoints":
+        """Only the first ``count`` slots of every image."""
+        return Keypoints(
+            self.pixels[:, :count],
+            self.descriptors[:, :count],
+            self.scores[:, :count],
+            self.valid[:, :count],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -58,11 +67,13 @@ class Matches:
 class KeypointConfig:
     """How keypoints are found, described and matched."""
 
-    per_image: int = 1024
+    per_image: int = 2048
     """Slots per image; the strongest responses fill them."""
+    matched: int = 1024
+    """Strongest keypoints of each image that take part in matching, unless all are asked for."""
     upright: bool = False
     """Describe without estimating an orientation: faster, and more distinctive unless cameras roll."""
-    half_descriptors: bool = False
+    half_descriptors: bool = True
     """Store descriptors in float16, half the memory; matching computes in float32 either way."""
     max_ratio: float = 0.9
     """A match is kept if nearest distance / second nearest distance is at most this, in both directions."""
@@ -112,10 +123,18 @@ def match_keypoints(a: Keypoints, b: Keypoints, config: KeypointConfig = DEFAULT
 
 
 def match_pairs(
-    keypoints: Keypoints, pairs: Int[Tensor, "pairs 2"], config: KeypointConfig = DEFAULT
+    keypoints: Keypoints,
+    pairs: Int[Tensor, "pairs 2"],
+    config: KeypointConfig = DEFAULT,
+    *,
+    every: bool = False,
 ) -> Matches:
-    """``match_keypoints`` of images ``pairs[:, 0]`` against ``pairs[:, 1]`` without a copy per pair."""
-    return _match(keypoints, keypoints, pairs, config)
+    """``match_keypoints`` of images ``pairs[:, 0]`` against ``pairs[:, 1]`` without a copy per pair.
+
+    Of the ``config.matched`` strongest keypoints of each image, or of ``every`` keypoint.
+    """
+    taken = keypoints if every else keypoints.strongest(config.matched)
+    return _match(taken, taken, pairs, config)
 
 
 def _match(a: Keypoints, b: Keypoints, pairs: Int[Tensor, "pairs 2"], config: KeypointConfig) -> Matches:

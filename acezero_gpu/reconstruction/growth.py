@@ -21,7 +21,7 @@ class GrowthConfig:
     """The most times that all registered images are adjusted on the way."""
     until_adjusted: float = 1.3
     """All registered images are adjusted when there are so many times as many as at the last time."""
-    min_inliers: int = 30
+    min_inliers: int = 15
     """Points that must agree on a resected pose."""
     max_error_px: float = 8.0
     """Reprojection error of such a point, in pixels at a shortest side of 480; scaled with the resolution."""

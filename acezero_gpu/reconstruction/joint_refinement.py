@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
-from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.growth import GrowthConfig, grow
 from acezero_gpu.reconstruction.image_bank import ImageBank
@@ -37,10 +36,6 @@ class JointRefinementConfig:
     """Images that each image is matched with; their number bounds the cost per image."""
     min_observations: int = 15
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
-    telling_matches: int = 100
-    """A view with at least this many matched keypoints but too few observations is contradicted by them."""
-    doubtful_share: float = 0.4
-    """The same if the share of its matched keypoints that are observations is below this times the median share."""
     joint: JointConfig = field(default_factory=JointConfig)
     check: PoseCheckConfig = field(default_factory=PoseCheckConfig)
     """When images contradict the others and lose their registration."""
@@ -78,9 +73,8 @@ def adjust_registered(
 ) -> JointRefinement:
     """Bundle adjustment of the registered images, and of those that their keypoints add to them.
 
-    An image that has many matches with its partners but hardly any that fit its pose is contradicted, and so is one
-    that shares a place with most others at another pose than theirs: it loses its registration. Every unregistered
-    image is then tried by resection against the adjusted points; as long as enough of them join, this is repeated
+    An image that shares a place with others at another pose than theirs is contradicted: it loses its registration.
+    Unregistered images are placed by resection against the adjusted points; as long as some join, this is repeated
     with quick adjustments, and a thorough one ends it.
     """
     joint = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
@@ -95,11 +89,12 @@ def adjust_registered(
     for _ in range(config.growth.rounds):
         before = int(refined.state.registered.sum())
         further = grown(refined)
-        if int(further.registered.sum()) == before:
-            break
-        refined = adjust(further, joint.quick())
+        if int(further.registered.sum()) > before:
+            refined = adjust(further, joint.quick())
         if int(refined.state.registered.sum()) <= before:
-            break
+            if not _deepened(bank, matches, refined.state, config.partners):
+                break
+            refined = adjust(refined.state, joint.quick())
     refined = adjust(refined.state, joint)
     if refined.contradicted:
         # What only the thorough adjustment has brought to light gets a last chance where the others are now.
@@ -135,12 +130,6 @@ def _adjust_once(
         pixel_scale=bank.pixel_scale,
         radial=state.radial,
     )
-    seen = joint.observations_per_view
-    matched = _matched_keypoints(graph, len(views), bank.config.keypoints.per_image)
-    share = seen / matched.clamp_min(1)
-    # Wrong poses that agree among themselves keep some tracks, but lose those that they share with all others.
-    doubtful = share < config.doubtful_share * share.median()
-    lost = ((seen < config.min_observations) | doubtful) & (matched >= config.telling_matches)
     check = check_poses(
         graph,
         pixels,
@@ -153,12 +142,11 @@ def _adjust_once(
         pixel_scale=bank.pixel_scale,
         generator=generator,
     )
-    contradicted = lost | check.contradicted
-    held = (seen >= config.min_observations) & ~contradicted
+    held = (joint.observations_per_view >= config.min_observations) & ~check.contradicted
     joint = _in_frame_of(joint, state.cam_from_world[views], held)
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
     poses[views] = torch.where(held[:, None, None], joint.cam_from_world, poses[views])
-    registered[views[contradicted]] = False
+    registered[views[check.contradicted]] = False
     adjusted = torch.zeros_like(registered)
     adjusted[views] = held
     state = replace(
@@ -169,13 +157,7 @@ def _adjust_once(
         radial=joint.radial,
         held=adjusted,
     )
-    return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
-
-
-def _matched_keypoints(graph: PairMatches, views: int, slots: int) -> Int[Tensor, " v"]:
-    """How many different keypoints of each view have a match."""
-    flat = torch.cat([graph.view_a * slots + graph.keypoint_a, graph.view_b * slots + graph.keypoint_b])
-    return torch.bincount(flat.unique() // slots, minlength=views)
+    return JointRefinement(state, joint, views, 0, int(check.contradicted.sum()), check.part)
 
 
 def _grown(
@@ -194,6 +176,21 @@ def _grown(
     everything = torch.ones(len(bank), dtype=torch.bool)
     graph = partner_pairs(bank, everything, config.partners)
     return grow(bank, matches, graph, state, point_map, config.growth, joint, generator)
+
+
+def _deepened(bank: ImageBank, matches: MatchStore, state: ReconstructionState, partners: int) -> bool:
+    """Whether more keypoints could be matched around images that could not be placed.
+
+    Between these images, between them and their placed neighbours, and between these neighbours: the new
+    matches with a neighbour help only if it sees new points too.
+    """
+    waiting = ~state.registered.cpu()
+    graph = partner_pairs(bank, torch.ones_like(waiting), partners)
+    border = waiting.clone()
+    border[graph[waiting[graph].any(-1)].flatten()] = True
+    if not bool((border & ~waiting).any()):
+        return False
+    return matches.deepen(graph[border[graph].all(-1)]) > 0
 
 
 def _in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:

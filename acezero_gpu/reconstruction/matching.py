@@ -33,16 +33,27 @@ class MatchStore:
     def __init__(self, bank: ImageBank) -> None:
         self._bank = bank
         self._found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._deep: set[tuple[int, int]] = set()
 
     def ensure(self, pairs: Int[Tensor, "p 2"]) -> None:
-        """Matches these pairs if they are not matched yet."""
-        missing = sorted({_key(a, b) for a, b in pairs.tolist()} - self._found.keys())
-        if not missing:
+        """Matches these pairs by their strongest keypoints if they are not matched yet."""
+        self._match(sorted({_key(a, b) for a, b in pairs.tolist()} - self._found.keys()), every=False)
+
+    def deepen(self, pairs: Int[Tensor, "p 2"]) -> int:
+        """Matches these pairs again by all their keypoints; how many that were not matched so before."""
+        shallow = sorted({_key(a, b) for a, b in pairs.tolist()} - self._deep)
+        self._match(shallow, every=True)
+        self._deep.update(shallow)
+        return len(shallow)
+
+    def _match(self, pairs: list[tuple[int, int]], *, every: bool) -> None:
+        if not pairs:
             return
-        wanted = torch.tensor(missing)
+        wanted = torch.tensor(pairs)
         keypoints = self._bank.keypoints(wanted.flatten())
-        matches = match_pairs(keypoints, wanted.to(self._bank.device), self._bank.config.keypoints)
-        for row, pair in enumerate(missing):
+        config = self._bank.config.keypoints
+        matches = match_pairs(keypoints, wanted.to(self._bank.device), config, every=every)
+        for row, pair in enumerate(pairs):
             slots = matches.matched[row].nonzero()[:, 0]
             self._found[pair] = (slots, matches.index_b[row, slots])
 

@@ -61,7 +61,7 @@ def pair_rays(
 
 
 class OverlapChecks:
-    """Which pairs show the same place by their own relative pose; each pair is judged once."""
+    """Which pairs show the same place by their own relative pose; no pair is judged twice by the same matches."""
 
     def __init__(self, bank: ImageBank, matches: MatchStore, config: OverlapConfig) -> None:
         self._bank, self._matches, self._config = bank, matches, config
@@ -79,7 +79,10 @@ class OverlapChecks:
         In the order of ``MatchStore.slots``.
         """
         keys = [(a, b) for a, b in pairs.tolist()]
-        missing = sorted(set(keys) - self._inliers.keys(), key=lambda key: len(self._matches.slots(*key)[0]))
+        count = {key: len(self._matches.slots(*key)[0]) for key in keys}
+        # A pair that has been matched again, by more keypoints, is judged again.
+        missing = [key for key in count if key not in self._inliers or len(self._inliers[key]) != count[key]]
+        missing.sort(key=lambda key: (count[key], key))
         for first in range(0, len(missing), PAIRS_AT_ONCE):
             self._judge(missing[first : first + PAIRS_AT_ONCE], camera, radial, generator)
         return [self._inliers[key] for key in keys]

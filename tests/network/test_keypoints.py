@@ -1,5 +1,7 @@
 """Keypoints and matches: positions against drawn blobs, matches against kornia's and a known warp."""
 
+from dataclasses import replace
+
 import kornia.feature as KF
 import pytest
 import torch
@@ -108,6 +110,19 @@ def test_pairs_equal_selected_rows(device, generator):
     # an image against itself: each valid slot finds itself
     own = torch.where(keypoints.valid[1], torch.arange(50, device=device), -1)
     assert torch.equal(by_pairs.index_b[3], own)
+
+
+def test_pairs_are_matched_by_their_strongest_keypoints_or_by_all(device, generator):
+    keypoints = random_keypoints(2, 50, generator, device)
+    pair = torch.tensor([[0, 1]], device=device)
+    config = KeypointConfig(max_ratio=0.98, matched=20)
+    first = keypoints.strongest(20)
+    assert first.pixels.shape == (2, 20, 2)
+    few = match_pairs(keypoints, pair, config)
+    assert torch.equal(few.index_b, match_pairs(first, pair, config).index_b)
+    every = match_pairs(keypoints, pair, config, every=True)
+    assert every.index_b.shape == (1, 50)
+    assert torch.equal(every.index_b, match_pairs(keypoints, pair, replace(config, matched=50)).index_b)
 
 
 @pytest.mark.parametrize("count", [0, 1])

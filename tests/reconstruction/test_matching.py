@@ -1,16 +1,23 @@
 """Which pairs are matched, and that each pair is matched once, whichever way round it is asked for."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference.rendered_room import walked_room
+from reference.rendered_room import tiny_bank, walked_room
 
-from acezero_gpu.network.keypoints import match_keypoints
+from acezero_gpu.network.keypoints import KeypointConfig, match_keypoints
 from acezero_gpu.reconstruction import matching
-from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, neighbours, spread_ranks
+from acezero_gpu.reconstruction.matching import (
+    MatchStore,
+    all_pairs,
+    look_alike_pairs,
+    neighbours,
+    spread_ranks,
+)
 
 
 @given(count=st.integers(0, 60), available=st.integers(0, 3000))
@@ -48,9 +55,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     real = matching.match_pairs
 
-    def counting(keypoints, wanted, config):
+    def counting(keypoints, wanted, config, **options):
         pairs.extend(map(tuple, wanted.tolist()))
-        return real(keypoints, wanted, config)
+        return real(keypoints, wanted, config, **options)
 
     monkeypatch.setattr(matching, "match_pairs", counting)
     return pairs
@@ -86,3 +93,38 @@ def test_matches_name_positions_and_slots(device):
 def test_no_pairs_give_no_matches(device):
     store = MatchStore(walked_room().subset([0, 1]).bank(device))
     assert len(store.between(torch.zeros(0, 2, dtype=torch.long), torch.arange(2))) == 0
+
+
+def test_weaker_keypoints_are_matched_where_asked_for(device, counted):
+    config = replace(tiny_bank(), keypoints=KeypointConfig(per_image=400, matched=100))
+    store = MatchStore(walked_room().subset([0, 1, 2]).bank(device, config))
+    first, second = store.slots(0, 1)
+    assert int(first.max()) < 100
+    assert int(second.max()) < 100
+    pairs = torch.tensor([[1, 0], [2, 1]])
+    assert store.deepen(pairs) == 2
+    deep, _ = store.slots(0, 1)
+    assert int(deep.max()) >= 100
+    assert len(deep) > 1.5 * len(first)
+    assert counted == [(0, 1), (0, 1), (1, 2)]
+    store.ensure(pairs)
+    assert store.deepen(torch.tensor([[1, 2]])) == 0
+    assert len(counted) == 3
+
+
+def test_slots_come_in_the_order_asked_for(device):
+    store = MatchStore(walked_room().subset([0, 1]).bank(device))
+    forth, back = store.slots(0, 1), store.slots(1, 0)
+    assert torch.equal(forth[0], back[1])
+    assert torch.equal(forth[1], back[0])
+
+
+def test_look_alikes_are_linear_in_the_images_and_symmetric():
+    similarity = torch.rand(30, 30, generator=torch.Generator().manual_seed(0))
+    similarity = similarity + similarity.T
+    pairs = look_alike_pairs(similarity, 4).tolist()
+    assert all(a < b for a, b in pairs)
+    assert 60 <= len(pairs) <= 120
+    for image in range(30):
+        best = neighbours(similarity, image, torch.ones(30, dtype=torch.bool), 4).tolist()
+        assert all(sorted((image, other)) in pairs for other in best)
