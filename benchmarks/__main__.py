@@ -22,7 +22,7 @@ from benchmarks.pose_cases import OUTLIER_SHARES, grid_case, predicted_case
 from benchmarks.pose_refinement_table import pose_refinement_table
 from benchmarks.records import Record, read_record
 from benchmarks.solver_tables import solver_table
-from benchmarks.systems import chosen_systems
+from benchmarks.systems import chosen_systems, settings_of
 from benchmarks.systems.pose_solvers import chosen_solvers
 from benchmarks.tables import TABLES as IMAGE_TABLES
 from benchmarks.timing import environment, warm_up
@@ -50,7 +50,10 @@ TABLES = {
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the image sets.")]
 Sets = Annotated[str, typer.Option("--sets", help="Names of sets, with commas between.")]
-Systems = Annotated[str, typer.Option("--systems", help="ours, pycolmap, or both with a comma between.")]
+Systems = Annotated[
+    str,
+    typer.Option("--systems", help="ours, ours[KEY=VALUE;...] for other settings, pycolmap; commas between."),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -133,8 +136,10 @@ class _Plan:
     def compare(self, arguments: Sequence[str], sets: Sequence[TruthSet], systems: str) -> None:
         """Run the systems on the sets and print the table."""
         chosen = chosen_systems(systems)
+        for name in chosen:
+            settings_of(name, self.settings)  # a wrong setting is told before anything runs
         record = self.record([*arguments, "--systems", systems])
-        if "ours" in chosen:
+        if any(name.startswith("ours") for name in chosen):
             warm_up(self.settings.device)
         _end(record, compare(sets, chosen, self.settings, self.repeats, record))
 

@@ -1,5 +1,6 @@
 """Several systems on the same pictures, judged alike."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from acezero_gpu.cli.settings import Settings
 from benchmarks.image_sets import TruthSet
 from benchmarks.metrics import Figures, reconstruction_figures
 from benchmarks.records import Record
-from benchmarks.systems import SYSTEMS
+from benchmarks.systems import run_system
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def measure(
     """One run of one system on one set."""
     with TemporaryDirectory(prefix="benchmark-") as temporary:
         folder = Path(temporary) if keep is None else keep
-        result = SYSTEMS[system](truth_set, settings, folder / truth_set.name / f"{system}-{repeat}")
+        place = folder / truth_set.name / f"{re.sub('[^a-z0-9.=]+', '_', system)}-{repeat}"
+        result = run_system(system, truth_set, settings, place)
     head = {"set": truth_set.name, "system": system, "repeat": repeat, "seed": settings.config.seed}
     return {**head, **reconstruction_figures(result, truth_set), "truth": truth_set.truth_kind}
 

@@ -86,9 +86,31 @@ def test_a_missing_set_is_told_before_anything_runs(tmp_path, capsys):
 
 def test_unknown_systems_are_refused():
     assert chosen_systems(" ours") == ["ours"]
-    for names in ("ours,other", ""):
+    for names in ("ours,other", "", "pycolmap[a=1]", "ours[a=1"):
         with pytest.raises(InputError, match="choose from ours"):
             chosen_systems(names)
+
+
+def test_settings_in_brackets_hold_for_that_system_alone(tmp_path, monkeypatch, capsys):
+    stand = Stand(write_set(tmp_path / "a"))
+    write_set(tmp_path / "b")
+    given = []
+    monkeypatch.setattr(
+        command,
+        "reconstruct_folder",
+        lambda *args, **options: given.append(args[2].config.loop) or stand(*args, **options),
+    )
+    other = "ours[loop.joint.when=off;loop.seeds.block_views=2]"
+    code, content = run(tmp_path, "--systems", f"ours,{other}")
+    assert code == 0
+    assert [row["system"] for row in content["rows"]] == ["ours", other] * 2
+    assert [(loop.joint.when, loop.seeds.block_views) for loop in given] == [
+        ("every", SETTINGS.config.loop.seeds.block_views),
+        ("off", 2),
+    ] * 2
+    assert f"'ours,{other}'" in content["command"]
+    code = main(["reconstruction", "--sets", "a", "--data", str(tmp_path), "--systems", "ours[loop.wrong=1]"])
+    assert code == 2 and "loop.wrong" in capsys.readouterr().err
 
 
 def test_ours_without_any_texture_is_a_failure_with_a_sentence(tmp_path):
