@@ -7,8 +7,14 @@ import torch
 from reference.rendered_room import Room, walked_room
 from torch import Tensor
 
+from acezero_gpu.adjustment.joint import JointConfig
 from acezero_gpu.geometry import camera_centres, compose, retract, rotation_angle_deg
-from acezero_gpu.reconstruction import ImageBank, JointRefinementConfig, ReconstructionState
+from acezero_gpu.reconstruction import (
+    ImageBank,
+    JointRefinementConfig,
+    ReconstructionState,
+    joint_refinement,
+)
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered, partner_pairs
 from acezero_gpu.reconstruction.matching import MatchStore
@@ -189,3 +195,30 @@ def test_too_few_registered_images_stay_as_they_are(room, bank, registered):
     assert torch.equal(found.state.registered, state.registered)
     assert torch.equal(found.state.cam_from_world, state.cam_from_world)
     assert len(found.joint.points) == 0
+
+
+def test_the_same_picture_twice_stays_at_one_place_and_disturbs_nobody(room, device):
+    doubled = room.subset([0, 1, 2, 3, 4, 2, 3])
+    bank = doubled.bank(device)
+    state = state_of(doubled, bank, rough(doubled, 0.005), list(range(7)))
+    found = refine((bank, MatchStore(bank)), state)
+    assert found.state.registered.all()
+    assert found.state.cam_from_world.isfinite().all()
+    poses = found.state.cam_from_world.cpu()
+    for first, second in ((2, 5), (3, 6)):
+        assert rotation_angle_deg(poses[first, :, :3], poses[second, :, :3]) < 0.1
+        assert (camera_centres(poses[first]) - camera_centres(poses[second])).norm() < 0.01
+    assert errors(doubled, found.state, list(range(7)))[0] < 0.5
+
+
+def test_views_that_share_nothing_with_the_rest_are_named(room, bank, monkeypatch):
+    """Two groups without a pair between them: both are adjusted, and it is told which is which."""
+    apart = torch.tensor([[0, 1], [0, 2], [1, 2], [4, 5], [4, 6], [5, 6], [5, 7], [6, 7], [6, 8], [7, 8]])
+    monkeypatch.setattr(joint_refinement, "look_alike_pairs", lambda similarity, count: apart)
+    rows = [0, 1, 2, 4, 5, 6, 7, 8]
+    state = state_of(room, bank[0], rough(room, 0.005), rows)
+    found = refine(bank, state, replace(NO_GROWTH, joint=JointConfig(min_angle_deg=0.5)))
+    assert found.views.tolist() == rows
+    assert found.part.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert found.contradicted == 0
+    assert found.state.held[rows].all()
