@@ -109,6 +109,31 @@ def adjust_views(
     return result
 
 
+def triangulate_views(
+    matches: PairMatches,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    adjusted: JointResult,
+    config: JointConfig,
+    *,
+    pixel_scale: float,
+) -> JointResult:
+    """All points of the matches that fit the poses of ``adjusted``, also those with next to no parallax.
+
+    How far away these are is uncertain, and no pose should be moved by it. But from where the views stand that saw
+    them they lie in the right direction: enough to place a further view in nearly the same place.
+    """
+    error_px = pixel_scale * config.max_error_px
+    straight = undistort_pixels(keypoint_pixels, adjusted.camera, adjusted.radial)
+    distance = epipolar_distance_px(matches, straight, adjusted.cam_from_world, adjusted.camera)
+    tracks = _tracks(matches.where(distance < error_px), keypoint_pixels.shape[1])
+    return _triangulated(tracks, straight, adjusted, error_px, 0.0)
+
+
+def _tracks(matches: PairMatches, slots: int) -> Tracks:
+    ends = (matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b)
+    return build_tracks(*ends, slots, conflicts="drop")
+
+
 def _round(
     matches: PairMatches,
     keypoint_pixels: Float[Tensor, "v k 2"],
@@ -119,14 +144,7 @@ def _round(
     min_angle_deg: float,
     fixed_views: Bool[Tensor, " v"] | None,
 ) -> JointResult:
-    tracks = build_tracks(
-        matches.view_a,
-        matches.view_b,
-        matches.keypoint_a,
-        matches.keypoint_b,
-        keypoint_pixels.shape[1],
-        conflicts="drop",
-    )
+    tracks = _tracks(matches, keypoint_pixels.shape[1])
     observations = _triangulated(tracks, straight_pixels, start, error_px, min_angle_deg)
     if len(observations.points) == 0:
         return _empty(start.cam_from_world, start.camera, start.radial)

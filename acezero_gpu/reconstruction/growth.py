@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
+from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.resection import PointMap, resect_images
@@ -28,7 +28,7 @@ class GrowthConfig:
     partners: int = 8
     """Placed look-alikes that a new view is adjusted against."""
     min_observations: int = 15
-    """Points that a new view must see after that."""
+    """Points that a new view must see after that; those without parallax count."""
 
 
 def grow(
@@ -36,6 +36,7 @@ def grow(
     matches: MatchStore,
     graph: Int[Tensor, "p 2"],
     state: ReconstructionState,
+    placed: Bool[Tensor, " n"],
     point_map: PointMap,
     config: GrowthConfig,
     joint: JointConfig,
@@ -44,11 +45,11 @@ def grow(
     """The state with images that see enough of the points, directly or through others that joined before.
 
     Images are matched along ``graph`` only. A ring of images is resected in one batch, then adjusted against its
-    held neighbours, which stay where they are, and adds its own points. Ends when no image joins, or when so many
-    have joined that all should be adjusted.
+    ``placed`` neighbours, which stay where they are, and adds its own points. Ends when no image joins, or when so
+    many have joined that all should be adjusted.
     """
     neighbours = _neighbour_lists(graph, len(bank))
-    placed = state.held.cpu().clone()
+    placed = placed.cpu().clone()
     target = config.until_adjusted * max(1, int(placed.sum()))
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
     tried: dict[int, int] = {}
@@ -73,13 +74,15 @@ def grow(
         views = torch.cat(
             [new, torch.tensor(sorted({v for others in around for v in others} - set(new.tolist())))]
         )
-        local = _adjusted_locally(bank, matches, graph, views, len(new), poses[views], point_map, joint)
-        fits = (local.observations_per_view[: len(new)] >= config.min_observations).cpu()
+        local, every_point = _adjusted_locally(
+            bank, matches, graph, views, len(new), poses[views], point_map, joint, config.min_observations
+        )
+        fits = (every_point.observations_per_view[: len(new)] >= config.min_observations).cpu()
         joined = new[fits]
         poses[joined.to(poses.device)] = local.cam_from_world[: len(new)][fits.to(poses.device)]
         registered[joined.to(poses.device)] = True
         placed[joined] = True
-        point_map = point_map.with_points_of(local, views)
+        point_map = point_map.with_points_of(every_point, views).with_points_of(local, views)
     return replace(state, cam_from_world=poses, registered=registered)
 
 
@@ -115,17 +118,23 @@ def _adjusted_locally(
     cam_from_world: Float[Tensor, "v 3 4"],
     point_map: PointMap,
     joint: JointConfig,
-) -> JointResult:
-    """The first ``new`` views adjusted against the others, by the matches that touch them."""
+    min_observations: int,
+) -> tuple[JointResult, JointResult]:
+    """The first ``new`` views adjusted against the others by the matches that touch them, and all their points.
+
+    A view that sees too few points with parallax stays where its resection put it.
+    """
     row = torch.full((len(bank),), -1)
     row[views] = torch.arange(len(views))
     ends = row[graph]
     touching = (ends >= 0).all(-1) & (ends < new).any(-1)
     fixed = torch.arange(len(views), device=bank.device) >= new
     bundle = replace(joint.bundle, refine_focal=False, refine_radial=False)
-    return adjust_views(
-        matches.between(graph[touching], views),
-        bank.keypoints(views).pixels[views],
+    found = matches.between(graph[touching], views)
+    pixels = bank.keypoints(views).pixels[views]
+    local = adjust_views(
+        found,
+        pixels,
         cam_from_world,
         point_map.camera,
         replace(joint, bundle=bundle),
@@ -133,3 +142,6 @@ def _adjusted_locally(
         radial=point_map.radial,
         fixed_views=fixed,
     )
+    enough = (local.observations_per_view >= min_observations)[:, None, None]
+    local = replace(local, cam_from_world=torch.where(enough, local.cam_from_world, cam_from_world))
+    return local, triangulate_views(found, pixels, local, joint, pixel_scale=bank.pixel_scale)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
+from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.growth import GrowthConfig, grow
 from acezero_gpu.reconstruction.image_bank import ImageBank
@@ -172,10 +172,19 @@ def _grown(
     state = refined.state
     if bool(state.registered.all()) or len(refined.joint.points) == 0:
         return state
-    point_map = PointMap.of(refined.joint, refined.views, len(bank), bank.config.keypoints.per_image)
-    everything = torch.ones(len(bank), dtype=torch.bool)
-    graph = partner_pairs(bank, everything, config.partners)
-    return grow(bank, matches, graph, state, point_map, config.growth, joint, generator)
+    views, slots = refined.views, bank.config.keypoints.per_image
+    graph = partner_pairs(bank, torch.ones(len(bank), dtype=torch.bool), config.partners)
+    placed = torch.zeros_like(state.registered)
+    placed[views] = (refined.part == 0) & state.registered[views]
+    every_point = triangulate_views(
+        matches.between(partner_pairs(bank, placed, config.partners), views),
+        bank.keypoints(views).pixels[views],
+        replace(refined.joint, cam_from_world=state.cam_from_world[views]),
+        joint,
+        pixel_scale=bank.pixel_scale,
+    )
+    point_map = PointMap.of(every_point, views, len(bank), slots).with_points_of(refined.joint, views)
+    return grow(bank, matches, graph, state, placed, point_map, config.growth, joint, generator)
 
 
 def _deepened(bank: ImageBank, matches: MatchStore, state: ReconstructionState, partners: int) -> bool:
