@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from acezero_gpu.mapping.pose_refinement import RefinementName
+
 RUN, PICTURES, SHOWN = "Run", "Camera and poses", "Output"
 """Headings in the help."""
 
 PresetChoice = Literal["auto", "fast", "default", "quality"]
 RefineJoint = Literal["off", "final", "every"]
 BufferDevice = Literal["same", "cpu"]
-PoseRefinement = Literal["none", "naive", "mlp"]
 
 Images = Annotated[
     str,
@@ -89,7 +90,7 @@ AllowMissing = Annotated[
     typer.Option("--allow-missing", help="Leave out images that have no pose.", rich_help_panel=PICTURES),
 ]
 PoseRefinementName = Annotated[
-    PoseRefinement | None,
+    RefinementName | None,
     typer.Option(
         "--pose-refinement",
         help="How the given poses may move while the map is trained.",

@@ -7,7 +7,7 @@ import torch
 from reference.analytic_world import World, make_world
 from torch import Tensor
 
-from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
+from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
 from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.geometry import PinholeCamera, reproject
 
@@ -188,3 +188,20 @@ def test_points_without_parallax_are_left_out(world, generator):
     result = adjust(still, matches, still.pixels(), poses)
     assert len(result.points) == 0
     assert torch.equal(result.cam_from_world, poses)
+
+
+def test_all_points_that_fit_include_those_with_little_parallax(world, generator):
+    """Exact poses and pixels: what the angle leaves out of an adjustment is found at its place all the same."""
+    matches = matches_of(world, generator, wrong=0.1, views=range(VIEWS))
+    config = JointConfig(min_angle_deg=175.0)
+    strict = adjust(world, matches, world.pixels(), world.cam_from_world, config=config)
+    assert len(strict.points) == 0
+    found = triangulate_views(matches, world.pixels(), strict, config, pixel_scale=1.0)
+    assert len(found.points) > 0.5 * POINTS
+    assert torch.equal(found.cam_from_world, world.cam_from_world)
+    right = (found.points[found.point_index] - world.points[found.keypoint_index]).norm(dim=-1) < 1e-2
+    assert right.float().mean() > 0.95
+    moved = replace(strict, cam_from_world=world.cam_from_world.roll(1, 0))
+    assert (
+        len(triangulate_views(matches, world.pixels(), moved, config, pixel_scale=1.0).points) < 0.1 * POINTS
+    )

@@ -84,6 +84,15 @@ def walked_room() -> Room:
 
 
 @cache
+def room_with_a_turn(walked: int = 6, turned: int = 4, turn_deg: float = 7.0) -> Room:
+    """A walk whose last camera then turns on the spot: its pictures share what they show, but no parallax."""
+    poses = walk(_scene(), FRAMES, 3, step_deg=STEP_DEG)[:walked]
+    turn = torch.zeros(turned, 6)
+    turn[:, 4] = torch.deg2rad(turn_deg * torch.arange(1, turned + 1))
+    return _photographed(torch.cat([poses, retract(poses[-1].expand(turned, 3, 4), turn)]))
+
+
+@cache
 def turned_room(count: int = 6) -> Room:
     """A camera that turns on the spot: nothing in its pictures tells of depth."""
     start = walk(_scene(), FRAMES, 3, step_deg=STEP_DEG)[0]
