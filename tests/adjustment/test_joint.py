@@ -202,6 +202,5 @@ def test_all_points_that_fit_include_those_with_little_parallax(world, generator
     right = (found.points[found.point_index] - world.points[found.keypoint_index]).norm(dim=-1) < 1e-2
     assert right.float().mean() > 0.95
     moved = replace(strict, cam_from_world=world.cam_from_world.roll(1, 0))
-    assert (
-        len(triangulate_views(matches, world.pixels(), moved, config, pixel_scale=1.0).points) < 0.1 * POINTS
-    )
+    by_chance = triangulate_views(matches, world.pixels(), moved, config, pixel_scale=1.0)
+    assert len(by_chance.view_index) < 0.2 * len(found.view_index)
