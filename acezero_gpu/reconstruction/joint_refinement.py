@@ -77,28 +77,22 @@ def adjust_registered(
     Unregistered images are placed by resection against the adjusted points; as long as some join, this is repeated
     with quick adjustments, and a thorough one ends it.
     """
-    joint = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
-
-    def adjust(state: ReconstructionState, joint: JointConfig) -> JointRefinement:
-        return _adjust_once(bank, matches, overlaps, state, config, joint, generator)
-
-    def grown(refined: JointRefinement) -> ReconstructionState:
-        return _grown(bank, matches, refined, config, joint.quick(), generator)
-
-    refined = adjust(state, joint.quick())
+    thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
+    refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator)
+    refined = refiner.adjusted(state)
     for _ in range(config.growth.rounds):
         before = int(refined.state.registered.sum())
-        further = grown(refined)
-        if int(further.registered.sum()) > before:
-            refined = adjust(further, joint.quick())
+        grown = refiner.grown(refined)
+        if int(grown.registered.sum()) > before:
+            refined = refiner.adjusted(grown)
         if int(refined.state.registered.sum()) <= before:
-            if not _deepened(bank, matches, refined.state, config.partners):
+            if not refiner.deepened(refined.state):
                 break
-            refined = adjust(refined.state, joint.quick())
-    refined = adjust(refined.state, joint)
+            refined = refiner.adjusted(refined.state)
+    refined = refiner.adjusted(refined.state, thorough)
     if refined.contradicted:
         # What only the thorough adjustment has brought to light gets a last chance where the others are now.
-        refined = adjust(grown(refined), joint)
+        refined = refiner.adjusted(refiner.grown(refined), thorough)
     registered = refined.state.registered
     return replace(
         refined,
@@ -107,49 +101,104 @@ def adjust_registered(
     )
 
 
-def _adjust_once(
-    bank: ImageBank,
-    matches: MatchStore,
-    overlaps: OverlapChecks,
+@dataclass(frozen=True, slots=True)
+class _Refiner:
+    """What every step of a refinement uses."""
+
+    bank: ImageBank
+    matches: MatchStore
+    overlaps: OverlapChecks
+    config: JointRefinementConfig
+    quick: JointConfig
+    generator: torch.Generator
+
+    def adjusted(
+        self, state: ReconstructionState, joint_config: JointConfig | None = None
+    ) -> JointRefinement:
+        """The registered images adjusted together, quickly if not said how; contradicted ones are dropped."""
+        bank, config, joint_config = self.bank, self.config, joint_config or self.quick
+        views = state.registered.nonzero()[:, 0]
+        graph = self.matches.between(partner_pairs(bank, state.registered, config.partners), views)
+        pixels = bank.keypoints(views).pixels[views]
+        bundle = joint_config.bundle
+        radial = bundle.refine_focal and config.refine_radial and len(views) >= config.radial_views
+        joint = adjust_views(
+            graph,
+            pixels,
+            state.cam_from_world[views],
+            state.camera,
+            replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
+            pixel_scale=bank.pixel_scale,
+            radial=state.radial,
+        )
+        check = check_poses(
+            graph,
+            pixels,
+            joint.cam_from_world,
+            joint.camera,
+            joint.radial,
+            views,
+            self.overlaps,
+            config.check,
+            pixel_scale=bank.pixel_scale,
+            generator=self.generator,
+        )
+        held = (joint.observations_per_view >= config.min_observations) & ~check.contradicted
+        joint = _in_frame_of(joint, state.cam_from_world[views], held)
+        state = _with_adjusted(state, joint, views, held, check.contradicted)
+        return JointRefinement(state, joint, views, 0, int(check.contradicted.sum()), check.part)
+
+    def grown(self, refined: JointRefinement) -> ReconstructionState:
+        """The state with the unregistered images that their keypoints place; the same if there are none."""
+        bank, state, views = self.bank, refined.state, refined.views
+        if bool(state.registered.all()) or len(refined.joint.points) == 0:
+            return state
+        placed = torch.zeros_like(state.registered)
+        placed[views] = (refined.part == 0) & state.registered[views]
+        every_point = triangulate_views(
+            self.matches.between(partner_pairs(bank, placed, self.config.partners), views),
+            bank.keypoints(views).pixels[views],
+            replace(refined.joint, cam_from_world=state.cam_from_world[views]),
+            self.quick,
+            pixel_scale=bank.pixel_scale,
+        )
+        point_map = PointMap.of(every_point, views, len(bank), bank.config.keypoints.per_image)
+        point_map = point_map.with_points_of(refined.joint, views)
+        config, graph = self.config.growth, self._graph()
+        return grow(bank, self.matches, graph, state, placed, point_map, config, self.quick, self.generator)
+
+    def deepened(self, state: ReconstructionState) -> bool:
+        """Whether more keypoints could be matched around images that could not be placed.
+
+        Between these images, between them and their placed neighbours, and between these neighbours: the new
+        matches with a neighbour help only if it sees new points too.
+        """
+        waiting = ~state.registered.cpu()
+        graph = self._graph()
+        border = waiting.clone()
+        border[graph[waiting[graph].any(-1)].flatten()] = True
+        if not bool((border & ~waiting).any()):
+            return False
+        return self.matches.deepen(graph[border[graph].all(-1)]) > 0
+
+    def _graph(self) -> Int[Tensor, "p 2"]:
+        return partner_pairs(self.bank, torch.ones(len(self.bank), dtype=torch.bool), self.config.partners)
+
+
+def _with_adjusted(
     state: ReconstructionState,
-    config: JointRefinementConfig,
-    joint_config: JointConfig,
-    generator: torch.Generator,
-) -> JointRefinement:
-    views = state.registered.nonzero()[:, 0]
-    graph = matches.between(partner_pairs(bank, state.registered, config.partners), views)
-    bundle = joint_config.bundle
-    radial = bundle.refine_focal and config.refine_radial and len(views) >= config.radial_views
-    pixels = bank.keypoints(views).pixels[views]
-    joint = adjust_views(
-        graph,
-        pixels,
-        state.cam_from_world[views],
-        state.camera,
-        replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
-        pixel_scale=bank.pixel_scale,
-        radial=state.radial,
-    )
-    check = check_poses(
-        graph,
-        pixels,
-        joint.cam_from_world,
-        joint.camera,
-        joint.radial,
-        views,
-        overlaps,
-        config.check,
-        pixel_scale=bank.pixel_scale,
-        generator=generator,
-    )
-    held = (joint.observations_per_view >= config.min_observations) & ~check.contradicted
-    joint = _in_frame_of(joint, state.cam_from_world[views], held)
+    joint: JointResult,
+    views: Int[Tensor, " v"],
+    held: Bool[Tensor, " v"],
+    contradicted: Bool[Tensor, " v"],
+) -> ReconstructionState:
+    """The state with the adjusted camera and the poses of held views; contradicted ones are not registered."""
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
     poses[views] = torch.where(held[:, None, None], joint.cam_from_world, poses[views])
-    registered[views[check.contradicted]] = False
+    registered[views[contradicted]] = False
     adjusted = torch.zeros_like(registered)
     adjusted[views] = held
-    state = replace(
+    return replace(
         state,
         cam_from_world=poses,
         registered=registered,
@@ -157,49 +206,6 @@ def _adjust_once(
         radial=joint.radial,
         held=adjusted,
     )
-    return JointRefinement(state, joint, views, 0, int(check.contradicted.sum()), check.part)
-
-
-def _grown(
-    bank: ImageBank,
-    matches: MatchStore,
-    refined: JointRefinement,
-    config: JointRefinementConfig,
-    joint: JointConfig,
-    generator: torch.Generator,
-) -> ReconstructionState:
-    """The state with the unregistered images that their keypoints place; the same if there are none."""
-    state = refined.state
-    if bool(state.registered.all()) or len(refined.joint.points) == 0:
-        return state
-    views, slots = refined.views, bank.config.keypoints.per_image
-    graph = partner_pairs(bank, torch.ones(len(bank), dtype=torch.bool), config.partners)
-    placed = torch.zeros_like(state.registered)
-    placed[views] = (refined.part == 0) & state.registered[views]
-    every_point = triangulate_views(
-        matches.between(partner_pairs(bank, placed, config.partners), views),
-        bank.keypoints(views).pixels[views],
-        replace(refined.joint, cam_from_world=state.cam_from_world[views]),
-        joint,
-        pixel_scale=bank.pixel_scale,
-    )
-    point_map = PointMap.of(every_point, views, len(bank), slots).with_points_of(refined.joint, views)
-    return grow(bank, matches, graph, state, placed, point_map, config.growth, joint, generator)
-
-
-def _deepened(bank: ImageBank, matches: MatchStore, state: ReconstructionState, partners: int) -> bool:
-    """Whether more keypoints could be matched around images that could not be placed.
-
-    Between these images, between them and their placed neighbours, and between these neighbours: the new
-    matches with a neighbour help only if it sees new points too.
-    """
-    waiting = ~state.registered.cpu()
-    graph = partner_pairs(bank, torch.ones_like(waiting), partners)
-    border = waiting.clone()
-    border[graph[waiting[graph].any(-1)].flatten()] = True
-    if not bool((border & ~waiting).any()):
-        return False
-    return matches.deepen(graph[border[graph].all(-1)]) > 0
 
 
 def _in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:
