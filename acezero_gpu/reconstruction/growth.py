@@ -28,7 +28,7 @@ class GrowthConfig:
     partners: int = 8
     """Placed look-alikes that a new view is adjusted against."""
     min_observations: int = 15
-    """Points that a new view must see after that; those without parallax count."""
+    """Points that a new view must see after that."""
 
 
 def grow(
@@ -41,16 +41,22 @@ def grow(
     config: GrowthConfig,
     joint: JointConfig,
     generator: torch.Generator,
+    *,
+    every_point: bool = False,
 ) -> ReconstructionState:
     """The state with images that see enough of the points, directly or through others that joined before.
 
     Images are matched along ``graph`` only. A ring of images is resected in one batch, then adjusted against its
     ``placed`` neighbours, which stay where they are, and adds its own points. Ends when no image joins, or when so
     many have joined that all should be adjusted.
+
+    ``every_point`` lets new points without parallax count: they carry the rotation across a turn on the spot, but
+    not the scale. So it ends after the first ring that joins.
     """
     neighbours = _neighbour_lists(graph, len(bank))
     placed = placed.cpu().clone()
-    target = config.until_adjusted * max(1, int(placed.sum()))
+    at_first = int(placed.sum())
+    target = at_first + 1 if every_point else config.until_adjusted * max(1, at_first)
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
     tried: dict[int, int] = {}
     while int(placed.sum()) < target:
@@ -74,15 +80,15 @@ def grow(
         views = torch.cat(
             [new, torch.tensor(sorted({v for others in around for v in others} - set(new.tolist())))]
         )
-        local, every_point = _adjusted_locally(
-            bank, matches, graph, views, len(new), poses[views], point_map, joint, config.min_observations
+        local, points = _adjusted_locally(
+            bank, matches, graph, views, len(new), poses[views], point_map, joint, config, every_point
         )
-        fits = (every_point.observations_per_view[: len(new)] >= config.min_observations).cpu()
+        fits = (points.observations_per_view[: len(new)] >= config.min_observations).cpu()
         joined = new[fits]
         poses[joined.to(poses.device)] = local.cam_from_world[: len(new)][fits.to(poses.device)]
         registered[joined.to(poses.device)] = True
         placed[joined] = True
-        point_map = point_map.with_points_of(every_point, views).with_points_of(local, views)
+        point_map = point_map.with_points_of(local, views)
     return replace(state, cam_from_world=poses, registered=registered)
 
 
@@ -118,9 +124,10 @@ def _adjusted_locally(
     cam_from_world: Float[Tensor, "v 3 4"],
     point_map: PointMap,
     joint: JointConfig,
-    min_observations: int,
+    config: GrowthConfig,
+    every_point: bool,
 ) -> tuple[JointResult, JointResult]:
-    """The first ``new`` views adjusted against the others by the matches that touch them, and all their points.
+    """The first ``new`` views adjusted against the others by the matches that touch them, and the points that count.
 
     A view that sees too few points with parallax stays where its resection put it.
     """
@@ -142,6 +149,8 @@ def _adjusted_locally(
         radial=point_map.radial,
         fixed_views=fixed,
     )
-    enough = (local.observations_per_view >= min_observations)[:, None, None]
+    if not every_point:
+        return local, local
+    enough = (local.observations_per_view >= config.min_observations)[:, None, None]
     local = replace(local, cam_from_world=torch.where(enough, local.cam_from_world, cam_from_world))
     return local, triangulate_views(found, pixels, local, joint, pixel_scale=bank.pixel_scale)

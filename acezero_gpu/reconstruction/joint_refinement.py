@@ -80,15 +80,20 @@ def adjust_registered(
     thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
     refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator)
     refined = refiner.adjusted(state)
+    last_resort = False
     for _ in range(config.growth.rounds):
         before = int(refined.state.registered.sum())
-        grown = refiner.grown(refined)
+        grown = refiner.grown(refined, every_point=last_resort)
         if int(grown.registered.sum()) > before:
             refined = refiner.adjusted(grown)
-        if int(refined.state.registered.sum()) <= before:
-            if not refiner.deepened(refined.state):
-                break
+        if int(refined.state.registered.sum()) > before:
+            last_resort = False
+        elif refiner.deepened(refined.state):
             refined = refiner.adjusted(refined.state)
+        elif last_resort:
+            break
+        else:
+            last_resort = True
     refined = refiner.adjusted(refined.state, thorough)
     if refined.contradicted:
         # What only the thorough adjustment has brought to light gets a last chance where the others are now.
@@ -148,24 +153,39 @@ class _Refiner:
         state = _with_adjusted(state, joint, views, held, check.contradicted)
         return JointRefinement(state, joint, views, 0, int(check.contradicted.sum()), check.part)
 
-    def grown(self, refined: JointRefinement) -> ReconstructionState:
-        """The state with the unregistered images that their keypoints place; the same if there are none."""
+    def grown(self, refined: JointRefinement, *, every_point: bool = False) -> ReconstructionState:
+        """The state with the unregistered images that their keypoints place; the same if there are none.
+
+        ``every_point``: also by points without parallax.
+        """
         bank, state, views = self.bank, refined.state, refined.views
         if bool(state.registered.all()) or len(refined.joint.points) == 0:
             return state
         placed = torch.zeros_like(state.registered)
         placed[views] = (refined.part == 0) & state.registered[views]
-        every_point = triangulate_views(
-            self.matches.between(partner_pairs(bank, placed, self.config.partners), views),
-            bank.keypoints(views).pixels[views],
-            replace(refined.joint, cam_from_world=state.cam_from_world[views]),
+        slots = bank.config.keypoints.per_image
+        point_map = PointMap.of(refined.joint, views, len(bank), slots)
+        if every_point:
+            points = triangulate_views(
+                self.matches.between(partner_pairs(bank, placed, self.config.partners), views),
+                bank.keypoints(views).pixels[views],
+                replace(refined.joint, cam_from_world=state.cam_from_world[views]),
+                self.quick,
+                pixel_scale=bank.pixel_scale,
+            )
+            point_map = PointMap.of(points, views, len(bank), slots).with_points_of(refined.joint, views)
+        return grow(
+            bank,
+            self.matches,
+            self._graph(),
+            state,
+            placed,
+            point_map,
+            self.config.growth,
             self.quick,
-            pixel_scale=bank.pixel_scale,
+            self.generator,
+            every_point=every_point,
         )
-        point_map = PointMap.of(every_point, views, len(bank), bank.config.keypoints.per_image)
-        point_map = point_map.with_points_of(refined.joint, views)
-        config, graph = self.config.growth, self._graph()
-        return grow(bank, self.matches, graph, state, placed, point_map, config, self.quick, self.generator)
 
     def deepened(self, state: ReconstructionState) -> bool:
         """Whether more keypoints could be matched around images that could not be placed.

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment import Tracks, widest_angle_deg
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, reproject
 from acezero_gpu.ransac.relative_pose import RelativePoseConfig, RelativePoseResult, estimate_relative_pose
@@ -34,7 +35,7 @@ class SeedConfig:
     min_angle_deg: float = 2.0
     """Median triangulation angle below which a pair has too little parallax to start from."""
     good_angle_deg: float = 8.0
-    """Parallax beyond this earns a pair nothing more; below, its score falls in proportion."""
+    """Parallax beyond this earns a pair, or a point of a block, nothing more; below, the score falls in proportion."""
     max_rotation_only_share: float = 0.8
     """A pair whose matches a mere rotation explains to this share says nothing about depth."""
     pair_error_px: float = 3.0
@@ -54,10 +55,15 @@ class SeedBlock:
     """Image indices; the first is where the block started."""
     joint: JointResult
 
-    @property
-    def score(self) -> float:
-        """Observations in agreement: grows with views, with coverage, and with tightness."""
-        return float(len(self.joint.view_index))
+    def score(self, good_angle_deg: float) -> float:
+        """Observations in agreement, each by its point's parallax: grows with views, coverage and tightness.
+
+        Many points under small angles hold no scale: what is built on them bends.
+        """
+        joint = self.joint
+        tracks = Tracks(joint.view_index, joint.keypoint_index, joint.point_index, len(joint.points))
+        angle = widest_angle_deg(tracks, joint.points, joint.cam_from_world)
+        return float((angle / good_angle_deg).clamp_max(1.0)[joint.point_index].sum())
 
 
 def propose_blocks(
@@ -89,7 +95,7 @@ def propose_blocks(
             continue
         blocks.append(block)
         taken.update(block.views.tolist())
-    return sorted(blocks, key=lambda block: -block.score)
+    return sorted(blocks, key=lambda block: -block.score(config.good_angle_deg))
 
 
 def _best_pair(
@@ -159,11 +165,17 @@ def grow_block(
         grown = _adjusted(
             bank, matches, SeedBlock(views, replace(block.joint, cam_from_world=poses)), config.joint.quick()
         )
-        if int(grown.joint.observations_per_view[-1]) < config.min_inliers or grown.score < block.score:
+        if int(grown.joint.observations_per_view[-1]) < config.min_inliers or _explained(grown) < _explained(
+            block
+        ):
             rejected.add(image)
             continue
         block = grown
     return _rescaled(_adjusted(bank, matches, block, config.joint), config.median_depth)
+
+
+def _explained(block: SeedBlock) -> int:
+    return len(block.joint.view_index)
 
 
 def _candidates(bank: ImageBank, block: SeedBlock, config: SeedConfig, rejected: set[int]) -> list[int]:

@@ -105,14 +105,27 @@ def test_few_points_place_nothing(room, found, field):
     assert state.registered.nonzero()[:, 0].tolist() == PLACED
 
 
-def test_a_camera_that_turns_on_the_spot_is_followed():
+def test_points_without_parallax_carry_one_ring_further():
     """The last of six walking cameras turns by 28 degrees: what it turns to, no other camera has seen."""
     room = room_with_a_turn()
     bank = room.bank(torch.device("cpu"))
-    state = grown(room, (bank, MatchStore(bank)), list(range(6)), chain(10))
-    assert state.registered.all()
-    assert rotation_angle_deg(state.cam_from_world[6:, :, :3], room.cam_from_world[6:, :, :3]).max() < 1.0
-    distance = camera_centres(state.cam_from_world[6:]) - camera_centres(room.cam_from_world[6:])
+    found = bank, MatchStore(bank)
+    state, point_map, _ = start(room, found, list(range(6)))
+    config = GrowthConfig(until_adjusted=100.0)
+
+    def further(state: ReconstructionState, point_map: PointMap, every_point: bool) -> ReconstructionState:
+        generator = torch.Generator().manual_seed(0)
+        arguments = chain(10), state, state.registered, point_map, config, JOINT, generator
+        return grow(*found, *arguments, every_point=every_point)
+
+    strict = further(state, point_map, False)
+    assert not strict.registered[8:].any()
+    ring = further(state, point_map, True)
+    # Along the chain a ring reaches two images beyond the last.
+    assert ring.registered.tolist() == [row < 8 for row in range(10)]
+    new = slice(6, 8)
+    assert rotation_angle_deg(ring.cam_from_world[new, :, :3], room.cam_from_world[new, :, :3]).max() < 1.0
+    distance = camera_centres(ring.cam_from_world[new]) - camera_centres(room.cam_from_world[new])
     assert distance.norm(dim=-1).max() < 0.1
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference.rendered_room import Room, walked_room
+from reference.rendered_room import Room, room_with_a_turn, walked_room
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig
@@ -136,6 +136,17 @@ def test_unregistered_images_join_by_their_keypoints(room, bank):
     alone = refine(bank, state, NO_GROWTH)
     assert alone.joined == 0
     assert torch.equal(alone.state.registered, state.registered)
+
+
+def test_a_camera_that_turns_on_the_spot_is_followed(device):
+    """Its last pictures share nothing with the walk before; ring by ring they join by points without parallax."""
+    room = room_with_a_turn()
+    bank = room.bank(device)
+    state = state_of(room, bank, room.cam_from_world.clone(), list(range(6)))
+    state.cam_from_world[6:] = torch.eye(3, 4, device=device)
+    found = refine((bank, MatchStore(bank)), state)
+    assert found.state.registered.all()
+    assert errors(room, found.state, [6, 7, 8, 9])[0] < 1.0
 
 
 def test_an_image_that_its_matches_contradict_is_no_longer_registered(room, bank):

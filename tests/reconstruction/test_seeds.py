@@ -57,8 +57,21 @@ def test_blocks_are_right_up_to_a_similarity(device, room):
         assert abs(float(block.joint.camera.focal_px[0] / room.camera.focal_px[0]) - 1) < 0.04
         assert float(block.joint.depth().median()) == pytest.approx(CONFIG.median_depth, rel=1e-4)
         assert (block.joint.observations_per_view >= CONFIG.min_inliers).all()
-    assert blocks[0].score >= blocks[1].score
-    assert int(blocks[1].views[0]) not in blocks[0].views.tolist()
+    assert blocks[0].score(8.0) >= blocks[1].score(8.0)
+    # The later one of the two did not start within the earlier one.
+    first, second = ((int(block.views[0]), block.views.tolist()) for block in blocks)
+    assert second[0] not in first[1] or first[0] not in second[1]
+
+
+def test_observations_count_by_their_parallax(device, room):
+    """Points four times as far away, cameras where they were: as many observations, smaller angles, a lower score."""
+    block = blocks_of(room, device)[0]
+    joint = block.joint
+    centre = camera_centres(joint.cam_from_world).mean(0)
+    far = replace(block, joint=replace(joint, points=centre + 4 * (joint.points - centre)))
+    observations = len(joint.view_index)
+    assert 0 < far.score(60.0) < 0.5 * block.score(60.0) < 0.5 * observations
+    assert block.score(1e-3) == pytest.approx(observations)
 
 
 def test_a_known_focal_length_stays(device, room):
