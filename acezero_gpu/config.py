@@ -64,7 +64,7 @@ def _fast() -> ReconstructionConfig:
     loop = replace(
         config.loop,
         training=training,
-        seeds=replace(config.loop.seeds, tries=3, mapped_tries=1),
+        seeds=replace(config.loop.seeds, mapped_tries=1),
         seed_schedule=replace(short, iterations=600, cooldown_iterations=200),
         growth_schedule=short,
         final_schedule=ScheduleConfig(name="circle", iterations=2500, lr_max=0.005),

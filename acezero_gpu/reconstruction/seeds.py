@@ -11,7 +11,7 @@ from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, reproject
 from acezero_gpu.ransac.relative_pose import RelativePoseConfig, RelativePoseResult, estimate_relative_pose
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, neighbours
+from acezero_gpu.reconstruction.matching import MatchStore, all_pairs, look_alike_pairs, neighbours
 from acezero_gpu.reconstruction.resection import PointMap, resect_images
 from acezero_gpu.reconstruction.two_view import pair_rays
 
@@ -28,6 +28,8 @@ class SeedConfig:
     """Look-alikes that a starting image is matched with."""
     block_views: int = 10
     """A block grows to this many views by resection, triangulation and adjustment."""
+    neighbours: int = 12
+    """Look-alikes of each of a block's views that are tried to tell how far the block reaches."""
     growth_candidates: int = 8
     """Look-alikes of the block that are tried for each next view."""
     min_inliers: int = 40
@@ -54,6 +56,8 @@ class SeedBlock:
     views: Int[Tensor, " v"]
     """Image indices; the first is where the block started."""
     joint: JointResult
+    reach: int = 0
+    """Images around the block that its points would place at once."""
 
     def score(self, good_angle_deg: float) -> float:
         """Observations in agreement, each by its point's parallax: grows with views, coverage and tightness.
@@ -77,7 +81,8 @@ def propose_blocks(
 
     For every start: match with its look-alikes, estimate all relative poses in one batch, take the pair with the
     most inliers weighted by parallax, and grow it. Images that an earlier block holds already are not drawn again
-    while others are left.
+    while others are left. The best block is the one from which most images can be placed: a block at the end of a
+    walk may be as exact as another, but all else would hang on the few images at its border.
     """
     order = torch.randperm(len(bank), generator=generator)
     blocks: list[SeedBlock] = []
@@ -93,9 +98,32 @@ def propose_blocks(
         if block is None:
             failures += 1
             continue
-        blocks.append(block)
+        blocks.append(replace(block, reach=_reach(bank, matches, block, config, generator)))
         taken.update(block.views.tolist())
-    return sorted(blocks, key=lambda block: -block.score(config.good_angle_deg))
+    return sorted(blocks, key=lambda block: (-block.reach, -block.score(config.good_angle_deg)))
+
+
+def _reach(
+    bank: ImageBank, matches: MatchStore, block: SeedBlock, config: SeedConfig, generator: torch.Generator
+) -> int:
+    """How many of the block's look-alikes can be resected from its points."""
+    members = set(block.views.tolist())
+    partners: dict[int, list[int]] = {}
+    for pair in look_alike_pairs(bank.similarity(), config.neighbours).tolist():
+        for image, other in (pair, pair[::-1]):
+            if other in members and image not in members:
+                partners.setdefault(image, []).append(other)
+    if not partners:
+        return 0
+    found = resect_images(
+        bank,
+        matches,
+        PointMap.of(block.joint, block.views, len(bank), bank.config.keypoints.per_image),
+        sorted(partners.items()),
+        max_error_px=config.resection_error_px,
+        generator=generator,
+    )
+    return int((found.inlier_count >= config.min_inliers).sum())
 
 
 def _best_pair(

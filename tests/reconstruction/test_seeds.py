@@ -15,7 +15,7 @@ from acezero_gpu.geometry import (
     reproject,
     rotation_angle_deg,
 )
-from acezero_gpu.reconstruction import LoopConfig, ReconstructionError, SeedConfig, reconstruct
+from acezero_gpu.reconstruction import LoopConfig, ReconstructionError, SeedConfig, reconstruct, seeds
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
 
@@ -57,10 +57,33 @@ def test_blocks_are_right_up_to_a_similarity(device, room):
         assert abs(float(block.joint.camera.focal_px[0] / room.camera.focal_px[0]) - 1) < 0.04
         assert float(block.joint.depth().median()) == pytest.approx(CONFIG.median_depth, rel=1e-4)
         assert (block.joint.observations_per_view >= CONFIG.min_inliers).all()
-    assert blocks[0].score(8.0) >= blocks[1].score(8.0)
+    assert (blocks[0].reach, blocks[0].score(8.0)) >= (blocks[1].reach, blocks[1].score(8.0))
+    # Further views are left to be seen from either block.
+    assert blocks[0].reach > 0
     # The later one of the two did not start within the earlier one.
     first, second = ((int(block.views[0]), block.views.tolist()) for block in blocks)
     assert second[0] not in first[1] or first[0] not in second[1]
+
+
+def test_a_block_that_others_can_be_placed_from_comes_first(device, room, monkeypatch):
+    """Each further block is told to reach farther than the one before: the last one found is tried first."""
+    found: list[tuple[int, ...]] = []
+
+    def farther(bank, matches, block, config, generator) -> int:
+        found.append(tuple(block.views.tolist()))
+        return len(found)
+
+    monkeypatch.setattr(seeds, "_reach", farther)
+    assert [tuple(block.views.tolist()) for block in blocks_of(room, device)] == found[::-1]
+
+
+def test_reach_is_no_more_than_what_is_left(device, room):
+    (block,) = blocks_of(room, device, replace(CONFIG, tries=1, neighbours=2))
+    assert block.reach <= 4 * 2
+    (block,) = blocks_of(room, device, replace(CONFIG, tries=1, block_views=len(room)))
+    assert block.reach <= len(room) - len(block.views)
+    (block,) = blocks_of(room, device, replace(CONFIG, tries=1, neighbours=0))
+    assert block.reach == 0
 
 
 def test_observations_count_by_their_parallax(device, room):
