@@ -4,8 +4,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ from benchmarks.image_sets import TruthSet
 from benchmarks.metrics import Figures
 from benchmarks.records import Record
 from benchmarks.systems.bundle_adjusters import Adjusted, adjust_ours, adjust_pycolmap
+from benchmarks.timing import Stages
 from benchmarks.workloads.pose_refinement import thinned
 
 PARTS = ("bundle", "scaling")
@@ -141,20 +141,6 @@ def _medians(runs: Sequence[Adjusted]) -> Figures:
         "focal_px": runs[-1].focal_px,
         "end": runs[-1].solver,
     }
-
-
-class Stages:
-    """Seconds of each stage by name, by any clock."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.seconds: dict[str, float] = {}
-        self._clock = clock
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = self._clock()
-        yield
-        self.seconds[name] = self._clock() - start
 
 
 def measure_scaling(truth_set: TruthSet, counts: Sequence[int], settings: Settings, record: Record) -> None:
