@@ -46,7 +46,7 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """For every slot of image a, the slot of image b that it matches."""
+    """For each of the first k slots of image a, the slot of image b that it matches."""
 
     index_b: Int[Tensor, "pairs k"]
     """Slot in b, or -1 where there is no match."""
@@ -57,6 +57,10 @@ class Matches:
     def matched(self) -> Bool[Tensor, "pairs k"]:
         """Which slots of a have a match."""
         return self.index_b >= 0
+
+    def pixels_a(self, a: Keypoints) -> Float[Tensor, "pairs k 2"]:
+        """Where the slots that took part lie in a."""
+        return a.pixels[:, : self.index_b.shape[1]]
 
     def pixels_b(self, b: Keypoints) -> Float[Tensor, "pairs k 2"]:
         """Where the matches lie in b; meaningless where there is no match."""

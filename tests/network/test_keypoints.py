@@ -78,7 +78,7 @@ def test_shift_is_recovered(device, generator):
     assert keypoints.descriptors.dtype == torch.float16
     first, second = keypoints.select(torch.tensor([0])), keypoints.select(torch.tensor([1]))
     matches = match_keypoints(first, second, config)
-    shift = (first.pixels - matches.pixels_b(second))[matches.matched]
+    shift = (matches.pixels_a(first) - matches.pixels_b(second))[matches.matched]
     expected = torch.tensor([12.0, 16.0], device=device)
     close = ((shift - expected).norm(dim=-1) < 0.5).float().mean()
     assert matches.matched.sum() > 60
@@ -120,6 +120,8 @@ def test_pairs_are_matched_by_their_strongest_keypoints_or_by_all(device, genera
     assert first.pixels.shape == (2, 20, 2)
     few = match_pairs(keypoints, pair, config)
     assert torch.equal(few.index_b, match_pairs(first, pair, config).index_b)
+    both = keypoints.select(pair[:, 0]), keypoints.select(pair[:, 1])
+    assert few.pixels_a(both[0]).shape == few.pixels_b(both[1]).shape
     every = match_pairs(keypoints, pair, config, every=True)
     assert every.index_b.shape == (1, 50)
     assert torch.equal(every.index_b, match_pairs(keypoints, pair, replace(config, matched=50)).index_b)

@@ -222,7 +222,7 @@ def test_photographs_with_measured_poses(device, real_data):
         scale * torch.tensor([intrinsics["cx"], intrinsics["cy"]]),
     ).to(device)
     result = estimate_relative_pose(
-        camera.normalised(keypoints.pixels[row[:, 0]]),
+        camera.normalised(matches.pixels_a(keypoints.select(row[:, 0]))),
         camera.normalised(matches.pixels_b(keypoints.select(row[:, 1]))),
         RelativePoseConfig(max_error=1.5 / float(camera.focal_px[0])),
         generator=torch.Generator().manual_seed(0),
