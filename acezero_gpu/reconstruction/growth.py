@@ -23,6 +23,10 @@ class GrowthConfig:
     """All registered images are adjusted when there are so many times as many as at the last time."""
     min_inliers: int = 15
     """Points that must agree on a resected pose."""
+    best_share: float = 0.5
+    """An image joins only with this share of the agreeing points that the best one of its ring has. Where the camera
+    turned on the spot few points lead on, and their scale is uncertain: whatever can be reached another way must
+    not be reached there first."""
     max_error_px: float = 8.0
     """Reprojection error of such a point, in pixels at a shortest side of 480; scaled with the resolution."""
     partners: int = 8
@@ -47,8 +51,9 @@ def grow(
     """The state with images that see enough of the points, directly or through others that joined before.
 
     Images are matched along ``graph`` only. A ring of images is resected in one batch, then adjusted against its
-    ``placed`` neighbours, which stay where they are, and adds its own points. Ends when no image joins, or when so
-    many have joined that all should be adjusted.
+    ``placed`` neighbours, which stay where they are, and adds its own points. Of a ring, images that see far fewer
+    points than the best wait for the next. Ends when no image joins, or when so many have joined that all should be
+    adjusted.
 
     ``every_point`` lets new points without parallax count: they carry the rotation across a turn on the spot, but
     not the scale. So it ends after the first ring that joins.
@@ -63,11 +68,15 @@ def grow(
         partners = _candidates(neighbours, placed, registered.cpu(), tried)
         if not partners:
             break
-        tried |= {image: len(others) for image, others in partners}
         found = resect_images(
             bank, matches, point_map, partners, max_error_px=config.max_error_px, generator=generator
         )
-        good = (found.inlier_count >= config.min_inliers).cpu()
+        count = found.inlier_count.cpu()
+        enough = count >= config.min_inliers
+        good = enough & (count >= config.best_share * count.max())
+        # An image that sees enough waits for better ones: it is not done with.
+        done = (good | ~enough).tolist()
+        tried |= {image: len(others) for (image, others), seen in zip(partners, done, strict=True) if seen}
         if not bool(good.any()):
             continue
         new = torch.tensor([image for image, _ in partners])[good]

@@ -98,6 +98,25 @@ def test_it_stops_when_all_should_be_adjusted(room, found):
     assert int(state.registered.sum()) == 6
 
 
+def test_the_best_of_a_ring_come_first(room, found):
+    _, point_map, _ = start(room, found, PLACED)
+    graph = torch.tensor([(0, 4), (1, 4), (2, 4), (3, 4), (0, 6), (4, 6)])
+    seen = resect_images(
+        *found,
+        point_map,
+        [(4, PLACED), (6, [0])],
+        max_error_px=GrowthConfig().max_error_px,
+        generator=torch.Generator().manual_seed(0),
+    ).inlier_count.tolist()
+    assert seen[0] > 2 * seen[1] > 2 * GrowthConfig().min_inliers
+    for share, joined in ((0.0, [4, 6]), (0.5, [4])):
+        config = GrowthConfig(until_adjusted=1.01, best_share=share)
+        state = grown(room, found, PLACED, graph, config)
+        assert state.registered.nonzero()[:, 0].tolist() == PLACED + joined
+    # What had to wait is not forgotten.
+    assert grown(room, found, PLACED, graph).registered[6]
+
+
 @pytest.mark.parametrize("field", ["min_inliers", "min_observations"])
 def test_few_points_place_nothing(room, found, field):
     config = GrowthConfig(until_adjusted=100.0, **{field: 10_000})
