@@ -77,6 +77,30 @@ def test_a_block_that_others_can_be_placed_from_comes_first(device, room, monkey
     assert [tuple(block.views.tolist()) for block in blocks_of(room, device)] == found[::-1]
 
 
+def test_doubtful_blocks_come_last_and_further_ones_are_sought(room, monkeypatch):
+    doubted: list[int] = []
+
+    def doubt_the_first(bank, block, camera, config, generator) -> bool:
+        doubted.append(int(block.views[0]))
+        return len(doubted) > 1
+
+    monkeypatch.setattr(seeds, "_is_trusted", doubt_the_first)
+    blocks = blocks_of(room, torch.device("cpu"))
+    assert len(blocks) == 3
+    assert [block.trusted for block in blocks] == [True, True, False]
+    assert int(blocks[-1].views[0]) == doubted[0]
+    doubted.clear()
+    monkeypatch.setattr(seeds, "_is_trusted", lambda *_: False)
+    assert len(blocks_of(room, torch.device("cpu"))) == 2 * CONFIG.tries
+
+
+@pytest.mark.parametrize("change", [{"min_reversal_ratio": 1e6}, {"max_focal_factor": 1.0001}])
+def test_what_makes_a_block_doubtful(room, change):
+    config = replace(CONFIG, tries=1, **change)
+    assert all(block.trusted for block in blocks_of(room, torch.device("cpu"), replace(CONFIG, tries=1)))
+    assert not any(block.trusted for block in blocks_of(room, torch.device("cpu"), config))
+
+
 def test_reach_is_no_more_than_what_is_left(device, room):
     (block,) = blocks_of(room, device, replace(CONFIG, tries=1, neighbours=2))
     assert block.reach <= 4 * 2
