@@ -7,7 +7,7 @@ import types
 import typing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 import torch
@@ -18,6 +18,7 @@ from acezero_gpu.reconstruction import BankConfig, LoopConfig
 from acezero_gpu.runtime import InputError
 
 PresetName = Literal["fast", "default", "quality"]
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ def load_config(path: Path, base: ReconstructionConfig) -> ReconstructionConfig:
     return _updated(base, values, f"--config {path}", "")
 
 
-def with_override(config: ReconstructionConfig, assignment: str) -> ReconstructionConfig:
-    """``config`` with one ``section.key=value``; the value is TOML, or a bare word for a string."""
+def with_override(config: Tree, assignment: str) -> Tree:
+    """Any tree of settings with one ``section.key=value``; the value is TOML, or a bare word for a string."""
     key, equals, text = assignment.partition("=")
     source = f"--set {assignment}"
     if not equals or not key:

@@ -148,7 +148,7 @@ EncoderChoice = Annotated[
     str | None,
     typer.Option(
         "--encoder",
-        help="dense-sift, or the file of an ACE encoder's weights.",
+        help="dense-sift, or a file: weights that train-encoder wrote, or those of ACE's encoder.",
         show_default="dense-sift",
         rich_help_panel=RUN,
     ),
@@ -198,3 +198,14 @@ MinConfidence = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON, and nothing else.")]
+
+TrainingPictures = Annotated[
+    list[Path], typer.Option("--pictures", help="Folder of photographs; repeatable.", metavar="FOLDER")
+]
+TrainingSteps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Steps of the whole training.", show_default="20000")
+]
+TrainingOverwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Start anew, also where OUT has a checkpoint to go on from."),
+]

@@ -1,6 +1,7 @@
 """The furniture of the synthetic room, and its paint."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,14 +83,19 @@ class Scene:
     """Density of the box textures at the finest level."""
 
 
-def synthetic_scene(seed: int = 0, *, texels_per_m: int = 220) -> Scene:
+def synthetic_scene(
+    seed: int = 0, *, texels_per_m: int = 220, photographs: Sequence[UInt8[Tensor, "3 _ _"]] = ()
+) -> Scene:
     """A room of 6 x 5 x 2.8 m with a table, shelves, cartons and balls, whose details depend on the seed.
 
     220 texels per metre suit images up to about 640 pixels wide; 80 make a scene for tests in a tenth of the
-    time.
+    time. With ``photographs``, every surface shows a piece of one of them instead of paint.
     """
     boxes, spheres = _furnish(random_stream(seed, "furniture"))
-    textures = _paint(boxes, spheres, texels_per_m, random_stream(seed, "paint"))
+    generator = random_stream(seed, "paint")
+    textures = _paint(boxes, spheres, texels_per_m, generator)
+    if photographs:
+        textures = [paint.piece_of(photographs, generator, *texture.shape[1:]) for texture in textures]
     return Scene(boxes, spheres, _atlas(textures), texels_per_m)
 
 

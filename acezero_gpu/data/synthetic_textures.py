@@ -5,9 +5,10 @@ texels, and all draws come from the generator that is passed in, on the CPU.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
@@ -227,3 +228,16 @@ def marble(generator: Generator, rows: int, columns: int) -> Texture:
     )
     texture = torch.where(second.abs() < 0.18, random_colour(generator, (0.0, 1.0)), texture)
     return (texture * (1 + 0.12 * first)).clamp(0, 1)
+
+
+def piece_of(
+    photographs: Sequence[UInt8[Tensor, "3 _ _"]], generator: Generator, rows: int, columns: int
+) -> Texture:
+    """A random piece of a random photograph, as large as fits, enlarged or reduced to this size."""
+    photograph = photographs[integer(generator, 0, len(photographs))]
+    height, width = photograph.shape[-2:]
+    share = uniform(generator, 0.5, 1.0) * min(height / rows, width / columns)
+    high, wide = max(2, int(share * rows)), max(2, int(share * columns))
+    top, left = integer(generator, 0, height - high + 1), integer(generator, 0, width - wide + 1)
+    piece = photograph[None, :, top : top + high, left : left + wide].float() / 255.0
+    return interpolate(piece, (rows, columns), mode="bilinear", antialias=True)[0].clamp(0, 1)

@@ -26,17 +26,21 @@ class Encoder(Protocol):
 
 
 def make_encoder(choice: str, device: torch.device) -> Encoder:
-    """``dense-sift``, or the path of a file with the weights of ACE's encoder.
+    """``dense-sift``, or the path of a file: weights of our own encoder (``.safetensors``), or of ACE's.
 
-    Raises ``ValueError`` or ``OSError`` with a sentence when the file is missing or does not hold that network.
+    Raises ``ValueError`` or ``OSError`` with a sentence when the file is missing or holds neither network.
     """
     if choice == "dense-sift":
         return DenseSiftEncoder().to(device)
     path = Path(choice)
     if not path.is_file():
         raise ValueError(
-            f"--encoder {choice}: no such file; give dense-sift or the path of an ACE encoder's weights."
+            f"--encoder {choice}: no such file; give dense-sift or the path of an encoder's weights."
         )
+    if path.suffix == ".safetensors":
+        from acezero_gpu.network.learned_encoder import load_learned_encoder
+
+        return load_learned_encoder(path).to(device)
     from acezero_gpu.network.ace_encoder import load_ace_encoder
 
     return load_ace_encoder(path).to(device)
