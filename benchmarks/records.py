@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from acezero_gpu.io.atomic import write_atomically
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.atomic import write_atomically
 from benchmarks.metrics import Figures
 
 FORMAT = 1

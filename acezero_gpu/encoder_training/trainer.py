@@ -1,11 +1,11 @@
 """Trains an encoder: steps, validation, checkpoints, resumption."""
 
+import io
 import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from acezero_gpu.encoder_training.pictures import Picture
 from acezero_gpu.encoder_training.scene_pairs import RenderedScenes, render_scenes, scene_pairs
 from acezero_gpu.network.learned_encoder import LearnedEncoder, encoder_bytes
 from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.runtime.atomic import write_atomically
 
 STRIDE = LearnedEncoder.stride
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "encoder.safetensors", "training.jsonl"
@@ -113,7 +114,9 @@ class EncoderTrainer:
             "step": self.step,
             "best": self.best,
         }
-        replace_file(self.out / CHECKPOINT, lambda path: torch.save(state, path))
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomically(self.out / CHECKPOINT, content.getvalue())
 
     def _render(self) -> None:
         config = self.config
@@ -198,7 +201,7 @@ class EncoderTrainer:
         better = mean > self.best
         if better:
             self.best = mean
-            replace_file(self.out / WEIGHTS, lambda path: path.write_bytes(encoder_bytes(self.encoder)))
+            write_atomically(self.out / WEIGHTS, encoder_bytes(self.encoder))
         kinds = dict(zip(("homographies", "rooms"), accuracy, strict=False))
         entry = {"step": self.step, "loss": loss, "accuracy": kinds, "temperature": float(self.temperature)}
         with (self.out / LOG).open("a", encoding="utf-8") as file:
@@ -215,14 +218,3 @@ def learning_rate_share(step: int, steps: int, warmup: int) -> float:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """The file is complete or as it was before."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        write(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)

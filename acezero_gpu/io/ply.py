@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from acezero_gpu.data.camera_frusta import FRUSTUM_EDGES, frustum_corners
-from acezero_gpu.io.atomic import write_atomically
+from acezero_gpu.runtime.atomic import write_atomically
 
 _VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 _FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3), ("rgb", "u1", 3)])

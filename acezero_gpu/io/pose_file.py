@@ -21,8 +21,8 @@ from torch import Tensor
 from acezero_gpu.data.image_set import files_of, match_by_key, match_files
 from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import invert, orthonormalise, se3_from_matrix
-from acezero_gpu.io.atomic import write_atomically
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.atomic import write_atomically
 
 QUATERNION_NORM_TOLERANCE = 1e-2
 """A quaternion whose norm is further from 1 than this is taken for an error in the file, not for rounding."""

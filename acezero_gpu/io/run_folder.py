@@ -7,8 +7,8 @@ from typing import Any
 
 import tomli_w
 
-from acezero_gpu.io.atomic import write_atomically
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.atomic import write_atomically
 
 RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
 """Files whose presence means that the folder holds a finished or an interrupted run."""

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from acezero_gpu.network.tensor_file import read_tensors
 
 FORMAT = "acezero-encoder-1"
 LOCAL_CELLS = 9
@@ -123,9 +124,7 @@ def encoder_bytes(encoder: LearnedEncoder) -> bytes:
 def load_learned_encoder(path: Path) -> LearnedEncoder:
     """The encoder of a weights file, frozen. ``ValueError`` with a sentence if it is none."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            meta = json.loads((file.metadata() or {}).get("encoder", "{}"))
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        meta, state = read_tensors(path, "encoder")
     except Exception as error:
         raise ValueError(f"--encoder {path}: not a readable weights file ({_first_line(error)}).") from error
     if meta.get("format") != FORMAT:

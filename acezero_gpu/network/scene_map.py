@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from acezero_gpu.network.head import Head, head_from_state
+from acezero_gpu.network.tensor_file import read_tensors
 from acezero_gpu.runtime import autocast, chunk_ranges
+from acezero_gpu.runtime.atomic import write_atomically
 
 FORMAT = "acezero-map-1"
 
@@ -57,17 +58,13 @@ class SceneMap:
         state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
         # The centre is a world coordinate: half precision would move it by centimetres.
         state = {key: value if key == "centre" else value.half() for key, value in state.items()}
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(save(state, metadata={"map": json.dumps(meta)}))
-        temporary.replace(path)
+        write_atomically(path, save(state, metadata={"map": json.dumps(meta)}))
 
     @staticmethod
     def load(path: Path, device: torch.device | str = "cpu") -> "SceneMap":
         """Raises ``ValueError`` with one sentence if ``path`` is no map of this format."""
         try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                meta = json.loads((file.metadata() or {}).get("map", "{}"))
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            meta, state = read_tensors(path, "map")
         except Exception as error:
             raise ValueError(f"{path}: not a readable map file ({str(error).splitlines()[0]}).") from error
         if meta.get("format") != FORMAT:

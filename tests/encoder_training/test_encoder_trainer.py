@@ -19,7 +19,6 @@ from acezero_gpu.encoder_training import (
     EncoderTrainingConfig,
     load_pictures,
     picture_paths,
-    trainer,
 )
 from acezero_gpu.encoder_training.scene_pairs import SceneConfig
 from acezero_gpu.encoder_training.trainer import learning_rate_share
@@ -120,13 +119,16 @@ def test_a_full_disk_leaves_the_previous_checkpoint(folder, tmp_path, monkeypatc
     trained.run()
     before = (tmp_path / "run" / CHECKPOINT).read_bytes()
 
-    def full(state, path) -> None:
-        Path(path).write_bytes(b"half")
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        write_bytes(path, data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer.torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         trained.save_checkpoint()
+    monkeypatch.undo()
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS])
 
