@@ -79,25 +79,13 @@ def adjust_registered(
     """
     thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
     refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator)
-    refined = refiner.adjusted(state)
-    last_resort = False
-    for _ in range(config.growth.rounds):
+    refined = refiner.adjusted(refiner.grown_out(refiner.adjusted(state)).state, thorough)
+    if not bool(refined.state.registered.all()):
+        # The thorough adjustment has moved the others, and may have brought contradictions to light.
         before = int(refined.state.registered.sum())
-        grown = refiner.grown(refined, every_point=last_resort)
-        if int(grown.registered.sum()) > before:
-            refined = refiner.adjusted(grown)
-        if int(refined.state.registered.sum()) > before:
-            last_resort = False
-        elif refiner.deepened(refined.state):
-            refined = refiner.adjusted(refined.state)
-        elif last_resort:
-            break
-        else:
-            last_resort = True
-    refined = refiner.adjusted(refined.state, thorough)
-    if refined.contradicted:
-        # What only the thorough adjustment has brought to light gets a last chance where the others are now.
-        refined = refiner.adjusted(refiner.grown(refined), thorough)
+        again = refiner.grown_out(refined)
+        if int(again.state.registered.sum()) > before:
+            refined = refiner.adjusted(again.state, thorough)
     registered = refined.state.registered
     return replace(
         refined,
@@ -152,6 +140,24 @@ class _Refiner:
         joint = _in_frame_of(joint, state.cam_from_world[views], held)
         state = _with_adjusted(state, joint, views, held, check.contradicted)
         return JointRefinement(state, joint, views, 0, int(check.contradicted.sum()), check.part)
+
+    def grown_out(self, refined: JointRefinement) -> JointRefinement:
+        """With all images that can be placed, quickly adjusted; by points without parallax when nothing else helps."""
+        last_resort = False
+        for _ in range(self.config.growth.rounds):
+            before = int(refined.state.registered.sum())
+            grown = self.grown(refined, every_point=last_resort)
+            if int(grown.registered.sum()) > before:
+                refined = self.adjusted(grown)
+            if int(refined.state.registered.sum()) > before:
+                last_resort = False
+            elif self.deepened(refined.state):
+                refined = self.adjusted(refined.state)
+            elif last_resort:
+                break
+            else:
+                last_resort = True
+        return refined
 
     def grown(self, refined: JointRefinement, *, every_point: bool = False) -> ReconstructionState:
         """The state with the unregistered images that their keypoints place; the same if there are none.

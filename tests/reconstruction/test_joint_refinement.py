@@ -138,6 +138,25 @@ def test_unregistered_images_join_by_their_keypoints(room, bank):
     assert torch.equal(alone.state.registered, state.registered)
 
 
+def test_what_the_first_growth_missed_has_another_chance_among_the_adjusted(room, bank, monkeypatch):
+    state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
+    grown_out, starts = joint_refinement._Refiner.grown_out, []
+
+    def missing_at_first(refiner, refined: JointRefinement) -> JointRefinement:
+        starts.append(int(refined.state.registered.sum()))
+        return refined if len(starts) == 1 else grown_out(refiner, refined)
+
+    monkeypatch.setattr(joint_refinement._Refiner, "grown_out", missing_at_first)
+    found = refine(bank, state)
+    assert starts == [5, 5]
+    assert found.joined >= 3
+    assert found.views.tolist() == found.state.registered.nonzero()[:, 0].tolist()
+    # Nobody is sought where nobody is missing.
+    starts.clear()
+    refine(bank, state_of(room, bank[0], room.cam_from_world.clone(), list(range(9))))
+    assert starts == [9]
+
+
 def test_a_camera_that_turns_on_the_spot_is_followed(device):
     """Its last pictures share nothing with the walk before; ring by ring they join by points without parallax."""
     room = room_with_a_turn()
