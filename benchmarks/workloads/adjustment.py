@@ -18,7 +18,7 @@ from acezero_gpu.data import load_grey, resolve_images
 from acezero_gpu.geometry import camera_centres, fit_similarity, matrix_from_se3, retract
 from acezero_gpu.network import make_encoder
 from acezero_gpu.reconstruction import ImageBank
-from acezero_gpu.reconstruction.joint_refinement import JointRefinementConfig, partner_pairs
+from acezero_gpu.reconstruction.joint_refinement import partner_pairs
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.runtime import InputError
 from benchmarks.adjustment_cases import POSE_ERROR_DEG, POSE_ERROR_M, AdjustmentCase, room_case
@@ -176,7 +176,7 @@ def scaling_row(truth_set: TruthSet, settings: Settings) -> Figures:
     truth = matrix_from_se3(truth_set.truth().cam_from_world).to(bank.device, torch.float32)
     noise = torch.randn(len(bank), 6, generator=torch.Generator().manual_seed(0))
     noise *= torch.tensor([POSE_ERROR_M / (truth_set.unit_m or 1.0)] * 3 + [math.radians(POSE_ERROR_DEG)] * 3)
-    config, camera = JointRefinementConfig(), bank.camera(truth_set.focal_px)
+    config, camera = settings.config.loop.joint, bank.camera(truth_set.focal_px)
     with stages("keypoints"):
         keypoints = bank.keypoints(everyone)
         _wait(bank.device)

@@ -28,6 +28,7 @@ FLAGS = {
         ),
     ],
     "demo": ["out", *sorted(SHARED)],
+    "train-encoder": ["out", *sorted(SHARED - {"--preset"} | {"--pictures", "--steps", "--seed"})],
 }
 
 
