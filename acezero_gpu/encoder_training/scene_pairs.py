@@ -69,7 +69,8 @@ def scene_pairs(
     rooms, views = scenes.images.shape[:2]
     room = torch.randint(rooms, (count,), generator=generator)
     first = torch.randint(views, (count,), generator=generator)
-    step = torch.randint(1, config.reach + 1, (count,), generator=generator)
+    # Beyond half of the walk there may be a view on neither side.
+    step = torch.randint(1, max(1, min(config.reach, views // 2)) + 1, (count,), generator=generator)
     second = torch.where(first + step < views, first + step, first - step)
     b_of_a, seen_a = _matches(scenes, room, first, second, stride)
     a_of_b, seen_b = _matches(scenes, room, second, first, stride)

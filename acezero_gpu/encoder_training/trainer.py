@@ -38,9 +38,11 @@ class EncoderTrainer:
         log: Callable[[str], None],
     ) -> None:
         self.config, self.device, self.out, self.log = config, device, out, log
-        held = [index for index in range(len(pictures)) if index % config.held_out == config.held_out - 1]
-        self.validation = [pictures[index] for index in held] or pictures[-1:]
-        self.training = [picture for index, picture in enumerate(pictures) if index not in set(held)]
+        if len(pictures) < 2:
+            raise InputError("one training picture is not enough: another is needed to validate with.")
+        held = set(range(config.held_out - 1, len(pictures), config.held_out)) or {len(pictures) - 1}
+        self.validation = [picture for index, picture in enumerate(pictures) if index in held]
+        self.training = [picture for index, picture in enumerate(pictures) if index not in held]
         torch.manual_seed(config.seed)  # the network's own first weights
         self.encoder = LearnedEncoder(config.network).to(device)
         self.temperature = nn.Parameter(torch.tensor(FIRST_TEMPERATURE, device=device))

@@ -143,6 +143,14 @@ def test_checkpoints_of_other_settings_and_broken_ones_are_refused(folder, tmp_p
         start(folder, tmp_path / "run", config).resume()
 
 
+def test_no_picture_both_trains_and_validates(folder, tmp_path):
+    few = start(folder, tmp_path / "run", replace(TINY, held_out=20))
+    assert (len(few.training), len(few.validation)) == (3, 1)
+    assert all(picture is not few.validation[0] for picture in few.training)
+    with pytest.raises(InputError, match="not enough"):
+        EncoderTrainer(few.validation, tmp_path, TINY, torch.device("cpu"), lambda _: None)
+
+
 def test_the_learning_rate_rises_then_falls():
     shares = [learning_rate_share(step, 100, 10) for step in range(100)]
     assert shares[0] == pytest.approx(0.1) and max(shares) == pytest.approx(1.0) and shares[-1] < 0.02

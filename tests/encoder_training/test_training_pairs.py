@@ -92,6 +92,13 @@ def test_rooms_match_what_they_say(generator):
     assert wrong.median() > 2 * differences(pairs)[0].median()
 
 
+def test_a_view_is_never_paired_with_itself(generator):
+    config = SceneConfig(scenes=1, views=3, reach=3, texels_per_m=30)
+    scenes = render_scenes([pyramid(ramp(300, 400))], SIDE, config, 0, lambda _: None)
+    pairs = scene_pairs(scenes, 24, STRIDE, config, generator)
+    assert (pairs.a - pairs.b).abs().flatten(1).amax(1).min() > 0
+
+
 def test_changes_depend_on_their_own_stream_only(generator):
     images = torch.rand(4, 3, SIDE, SIDE, generator=generator)
     changes = PhotometricChanges(PhotometricConfig())
