@@ -85,6 +85,7 @@ def test_doubtful_blocks_come_last_and_further_ones_are_sought(room, monkeypatch
         return len(doubted) > 1
 
     monkeypatch.setattr(seeds, "_is_trusted", doubt_the_first)
+    monkeypatch.setattr(seeds, "_reach", lambda *_: 100 - len(doubted))  # the doubtful one reaches farthest
     blocks = blocks_of(room, torch.device("cpu"))
     assert len(blocks) == 3
     assert [block.trusted for block in blocks] == [True, True, False]
