@@ -22,11 +22,11 @@ class EncoderTrainingConfig:
     """Side of the square views."""
     pairs: int = 8
     """Pairs of views in one step."""
-    scene_share: float = 0.25
+    scene_share: float = 0.375
     """Share of the pairs that show synthetic rooms; the others are homographies of photographs."""
     anchors: int = 256
     """Cells of each view that look for their match in one step."""
-    steps: int = 20_000
+    steps: int = 12_000
     """Steps of the whole training."""
     learning_rate: float = 2e-3
     """Highest learning rate; it rises over the first steps and then falls along a cosine."""

@@ -20,7 +20,7 @@ DEPTH_TOLERANCE = 0.03
 class SceneConfig:
     """The rendered rooms."""
 
-    scenes: int = 24
+    scenes: int = 64
     """Rooms; each is furnished and papered anew."""
     views: int = 10
     """Views along a walk through each."""

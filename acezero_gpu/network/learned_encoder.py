@@ -14,9 +14,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from acezero_gpu.network.tensor_file import read_tensors
 
-FORMAT = "acezero-encoder-1"
-LOCAL_CELLS = 9
-"""Side of the neighbourhood that local contrast is measured in, in cells of 4 pixels."""
+FORMAT = "acezero-encoder-2"
+BLOCK = 4
+"""Side in pixels of the blocks that the network takes in; normalisation is constant in each."""
+LOCAL_BLOCKS = 9
+"""Side of the neighbourhood that local contrast is measured in, in blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,11 @@ class LearnedEncoderConfig:
     channels: int = 128
     """Length of a feature."""
     width: int = 64
-    """Channels at stride 8; a quarter of it in the stem, twice as many at stride 16."""
-    fine_blocks: int = 2
-    """Convolutions at stride 8 before the coarse branch is added, and as many after."""
-    coarse_blocks: int = 3
-    """Convolutions at stride 16; each widens the receptive field by 32 pixels. 0: no coarse branch."""
+    """Channels at stride 8; half of it in the stem, half of it more at every coarser level."""
+    blocks: int = 1
+    """Convolutions of a level before the coarser one is added, and as many after."""
+    coarser_levels: int = 2
+    """Levels at strides 16, 32, …; each about doubles the receptive field."""
 
 
 class _ConvBlock(nn.Sequential):
@@ -40,7 +42,7 @@ class _ConvBlock(nn.Sequential):
         super().__init__(
             nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
             nn.BatchNorm2d(channels_out),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def fused(self) -> nn.Sequential:
@@ -49,12 +51,37 @@ class _ConvBlock(nn.Sequential):
         return nn.Sequential(fuse_conv_bn_eval(convolution, norm), relu)
 
 
+class _Level(nn.Module):
+    """Convolutions at one stride, with what the coarser levels see added half-way."""
+
+    def __init__(self, width: int, step: int, blocks: int, coarser_levels: int) -> None:
+        super().__init__()
+        self.before = nn.Sequential(*(_ConvBlock(width, width) for _ in range(blocks)))
+        self.coarser = None
+        if coarser_levels:
+            self.coarser = nn.Sequential(
+                _ConvBlock(width, width + step, 2),
+                _Level(width + step, step, blocks, coarser_levels - 1),
+                nn.Conv2d(width + step, width, 1),
+            )
+        self.after = nn.Sequential(*(_ConvBlock(width, width) for _ in range(blocks)))
+
+    def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b c rows cols"]:
+        x = self.before(x)
+        if self.coarser is not None:
+            rows, columns = x.shape[-2:]
+            # Twice as large whatever the size of the image, so that features move along with its content.
+            around = F.interpolate(self.coarser(x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = x + around[..., :rows, :columns]
+        return self.after(x)
+
+
 class LearnedEncoder(nn.Module):
     """Grey image in, one feature of unit mean square per 8x8 cell out.
 
     The input is normalised by the mean and deviation of its neighbourhood, so that brightness and contrast, also
-    where they change across the image, leave the features alone. A fine branch at stride 8 keeps the position, a
-    coarse one at stride 16 sees far enough to tell repeated texture apart; both are added.
+    where they change across the image, leave the features alone. Convolutions at stride 8 keep the position, those
+    at coarser strides see far enough to tell repeated texture apart; both are added.
     """
 
     stride = 8
@@ -63,54 +90,36 @@ class LearnedEncoder(nn.Module):
         super().__init__()
         self.config, self.channels, self.identifier = config, config.channels, identifier
         width = config.width
-        self.stem = nn.Sequential(
-            _ConvBlock(1, width // 4, 2),
-            _ConvBlock(width // 4, width // 2, 2),
-            _ConvBlock(width // 2, width, 2),
-        )
-        self.fine = nn.Sequential(*(_ConvBlock(width, width) for _ in range(config.fine_blocks)))
-        coarse: list[nn.Module] = []
-        if config.coarse_blocks:
-            coarse.append(_ConvBlock(width, 2 * width, 2))
-            coarse += [_ConvBlock(2 * width, 2 * width) for _ in range(config.coarse_blocks)]
-            coarse.append(nn.Conv2d(2 * width, width, 1))
-        self.coarse = nn.Sequential(*coarse)
-        self.fused_blocks = nn.Sequential(*(_ConvBlock(width, width) for _ in range(config.fine_blocks)))
+        self.stem = nn.Sequential(_ConvBlock(BLOCK**2, width // 2), _ConvBlock(width // 2, width, 2))
+        self.pyramid = _Level(width, width // 2, config.blocks, config.coarser_levels)
         self.output = nn.Conv2d(width, config.channels, 1)
 
     def forward(self, images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c rows cols"]:
         """``images`` in [0, 1]. Sides that are no multiple of 8 lose their last partial cell."""
         height, width = (side // self.stride * self.stride for side in images.shape[-2:])
-        x = self.stem(locally_normalised(images[..., :height, :width]))
-        fine = self.fine(x)
-        if self.config.coarse_blocks:
-            coarse = self.coarse(x)
-            fine = fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        features = self.output(self.fused_blocks(fine))
-        # In float32: the sum of many squares does not fit half precision.
+        # Both normalisations in float32: sums of many squares do not fit half precision.
+        blocks = locally_normalised(images[..., :height, :width].float())
+        features = self.output(self.pyramid(self.stem(blocks.to(images.dtype))))
         return F.normalize(features.float(), dim=1).to(features.dtype) * self.channels**0.5
 
     def ready(self) -> "LearnedEncoder":
-        """Frozen, with batch normalisation folded into the convolutions."""
+        """Frozen, with batch normalisation folded into the convolutions and in the faster memory format."""
         self.eval().requires_grad_(False)
-        for name in ("stem", "fine", "coarse", "fused_blocks"):
-            layers = [
-                layer.fused() if isinstance(layer, _ConvBlock) else layer for layer in getattr(self, name)
-            ]
-            setattr(self, name, nn.Sequential(*layers))
-        return self
+        for module in list(self.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, _ConvBlock):
+                    setattr(module, name, child.fused())
+        return self.to(memory_format=torch.channels_last)
 
 
-def locally_normalised(images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Grey values less their neighbourhood's mean, over its deviation; flat neighbourhoods are not blown up."""
-    coarse = F.avg_pool2d(torch.cat([images, images.square()], dim=1), 4, ceil_mode=True)
-    pad = LOCAL_CELLS // 2
-    around = F.avg_pool2d(coarse, LOCAL_CELLS, 1, pad, count_include_pad=False)
-    mean, square = F.interpolate(around, size=images.shape[-2:], mode="bilinear", align_corners=False).split(
-        1, 1
-    )
+def locally_normalised(images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 16 rows cols"]:
+    """Blocks of grey values, less their neighbourhood's mean, over its deviation; flat ones are not blown up."""
+    blocks = F.pixel_unshuffle(images, BLOCK).contiguous(memory_format=torch.channels_last)
+    moments = torch.stack([blocks.mean(1), blocks.square().mean(1)], dim=1)
+    around = F.avg_pool2d(moments, LOCAL_BLOCKS, 1, LOCAL_BLOCKS // 2, count_include_pad=False)
+    mean, square = around.split(1, dim=1)
     deviation = (square - mean.square()).clamp_min(0).sqrt()
-    return (images - mean) / (deviation + 0.02)
+    return (blocks - mean) / (deviation + 0.02)
 
 
 def encoder_bytes(encoder: LearnedEncoder) -> bytes:

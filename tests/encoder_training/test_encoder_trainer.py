@@ -26,7 +26,7 @@ from acezero_gpu.network.learned_encoder import LearnedEncoderConfig, load_learn
 from acezero_gpu.runtime import InputError
 
 TINY = EncoderTrainingConfig(
-    network=LearnedEncoderConfig(channels=16, width=16, fine_blocks=1, coarse_blocks=1),
+    network=LearnedEncoderConfig(channels=16, width=16, coarser_levels=1),
     scenes=SceneConfig(scenes=1, views=3, texels_per_m=30),
     side_px=64,
     pairs=4,
@@ -39,7 +39,7 @@ TINY = EncoderTrainingConfig(
     checkpoint_every=2,
 )
 TINY_SETTINGS = """
-network.channels=16 network.width=16 network.fine_blocks=1 network.coarse_blocks=1 scene_share=0.0 side_px=64 pairs=4
+network.channels=16 network.width=16 network.coarser_levels=1 scene_share=0.0 side_px=64 pairs=4
 anchors=32 warmup_steps=2 held_out=3 validation_pairs=4 validate_every=3 checkpoint_every=2
 """
 FLAGS = [f"--set={setting}" for setting in TINY_SETTINGS.split()]

@@ -19,7 +19,7 @@ from acezero_gpu.network.learned_encoder import (
     locally_normalised,
 )
 
-SMALL = LearnedEncoderConfig(channels=16, width=16, fine_blocks=1, coarse_blocks=1)
+SMALL = LearnedEncoderConfig(channels=16, width=16, coarser_levels=1)
 
 
 def network(config: LearnedEncoderConfig = SMALL) -> LearnedEncoder:
@@ -114,7 +114,7 @@ def test_files_that_are_no_encoder(weights, tmp_path, device):
     truncated.write_bytes(weights.read_bytes()[:500])
     pickled.write_bytes(pickle.dumps({"a": 1}))
     save_file({"a": torch.zeros(2)}, foreign)
-    meta = {"format": "acezero-encoder-1", "config": {"channels": 8, "width": 8}}
+    meta = {"format": "acezero-encoder-2", "config": {"channels": 8, "width": 8}}
     save_file({"a": torch.zeros(2)}, other, metadata={"encoder": json.dumps(meta)})
     said = {}
     for path in (truncated, pickled, foreign, other):
