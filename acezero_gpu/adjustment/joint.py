@@ -8,11 +8,13 @@ from torch import Tensor
 
 from acezero_gpu.adjustment.bundle_adjustment import BundleAdjustmentConfig, BundleProblem, bundle_adjust
 from acezero_gpu.adjustment.match_graph import PairMatches, epipolar_distance_px
+from acezero_gpu.adjustment.spread import well_spread
 from acezero_gpu.adjustment.tracks import Tracks, build_tracks
 from acezero_gpu.geometry import PinholeCamera, reproject, triangulate_tracks, undistort_pixels
 
 QUICK_ITERATIONS = 8
-"""Most steps of an adjustment that only has to be good enough for more views to join."""
+QUICK_TOLERANCE = 1e-3
+"""Most steps, and when to stop, of an adjustment that another one follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,10 @@ class JointConfig:
     """A point stays if two of its rays meet at this angle or more."""
     rounds: int = 3
     """Times that tracks are made, triangulated and adjusted."""
+    cells_per_side: int = 8
+    """Side of the grid on each view over which the points that poses are adjusted by are spread."""
+    points_per_cell: int = 4
+    """At least so many of a cell's points take part in the adjustment, the most widely seen ones; 0 takes all."""
     bundle: BundleAdjustmentConfig = field(
         default_factory=lambda: BundleAdjustmentConfig(
             loss="cauchy", max_iterations=30, cost_tolerance=1e-5, refine_focal=True
@@ -36,8 +42,15 @@ class JointConfig:
 
     def quick(self) -> "JointConfig":
         """The same with fewer rounds and steps, for an estimate that will be adjusted again anyway."""
-        bundle = replace(self.bundle, max_iterations=QUICK_ITERATIONS, cost_tolerance=1e-3)
-        return replace(self, rounds=min(2, self.rounds), bundle=bundle)
+        return replace(self, rounds=min(2, self.rounds), bundle=_quick(self.bundle))
+
+
+def _quick(bundle: BundleAdjustmentConfig) -> BundleAdjustmentConfig:
+    return replace(
+        bundle,
+        max_iterations=min(QUICK_ITERATIONS, bundle.max_iterations),
+        cost_tolerance=max(QUICK_TOLERANCE, bundle.cost_tolerance),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +98,26 @@ def adjust_views(
     ``keypoint_pixels`` are as seen, through a lens of distortion ``radial`` (none if not given).
 
     Every round keeps the matches that fit the current poses, joins them to tracks, triangulates, drops what does
-    not fit, and adjusts. Starting from rough poses (a map's, or a resection's), the thresholds tighten from round
-    to round. Views without tracks keep their poses. Never raises for bad matches: with nothing left to adjust the
-    poses come back as they were, without observations.
+    not fit, and adjusts by points that are well spread over the views. Starting from rough poses (a map's, or a
+    resection's), the thresholds tighten from round to round. In the end all points are triangulated that fit the
+    adjusted poses. Views without tracks keep their poses. Never raises for bad matches: with nothing left to adjust
+    the poses come back as they were, without observations.
     """
     radial = torch.zeros_like(camera.focal_px) if radial is None else radial
     result = _empty(cam_from_world, camera, radial)
     for index in range(config.rounds):
         share = index / max(1, config.rounds - 1)
         error_px = pixel_scale * config.first_error_px ** (1 - share) * config.max_error_px**share
-        straight = undistort_pixels(keypoint_pixels, result.camera, result.radial)
-        distance = epipolar_distance_px(matches, straight, result.cam_from_world, result.camera)
-        result = _round(
-            matches.where(distance < error_px),
-            keypoint_pixels,
-            straight,
-            result,
-            replace(config.bundle, loss_scale_px=0.5 * error_px),
-            error_px,
-            config.min_angle_deg,
-            fixed_views,
-        )
-    return result
+        bundle = config.bundle if index == config.rounds - 1 else _quick(config.bundle)
+        bundle = replace(bundle, loss_scale_px=0.5 * error_px)
+        observations = _fitting_points(matches, keypoint_pixels, result, error_px, config.min_angle_deg)
+        chosen = _well_spread(observations, keypoint_pixels, config)
+        result = _adjusted(chosen, keypoint_pixels, result, bundle, fixed_views)
+    if len(result.points) == 0:
+        return result
+    every = _fitting_points(matches, keypoint_pixels, result, error_px, config.min_angle_deg)
+    held = replace(bundle, refine_poses=False, refine_focal=False, refine_radial=False)
+    return _without_outliers(_adjusted(every, keypoint_pixels, result, held, fixed_views), error_px)
 
 
 def triangulate_views(
@@ -123,32 +134,53 @@ def triangulate_views(
     them they lie in the right direction: enough to place a further view in nearly the same place.
     """
     error_px = pixel_scale * config.max_error_px
-    straight = undistort_pixels(keypoint_pixels, adjusted.camera, adjusted.radial)
-    distance = epipolar_distance_px(matches, straight, adjusted.cam_from_world, adjusted.camera)
-    tracks = _tracks(matches.where(distance < error_px), keypoint_pixels.shape[1])
-    return _triangulated(tracks, straight, adjusted, error_px, 0.0)
+    return _fitting_points(matches, keypoint_pixels, adjusted, error_px, 0.0)
 
 
-def _tracks(matches: PairMatches, slots: int) -> Tracks:
-    ends = (matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b)
-    return build_tracks(*ends, slots, conflicts="drop")
-
-
-def _round(
+def _fitting_points(
     matches: PairMatches,
     keypoint_pixels: Float[Tensor, "v k 2"],
-    straight_pixels: Float[Tensor, "v k 2"],
     start: JointResult,
-    bundle: BundleAdjustmentConfig,
     error_px: float,
     min_angle_deg: float,
+) -> JointResult:
+    """Points of the matches that fit the poses of ``start``."""
+    straight = undistort_pixels(keypoint_pixels, start.camera, start.radial)
+    fitting = matches.where(
+        epipolar_distance_px(matches, straight, start.cam_from_world, start.camera) < error_px
+    )
+    ends = (fitting.view_a, fitting.view_b, fitting.keypoint_a, fitting.keypoint_b)
+    tracks = build_tracks(*ends, keypoint_pixels.shape[1])
+    return _triangulated(tracks, straight, start, error_px, min_angle_deg)
+
+
+def _well_spread(
+    result: JointResult, keypoint_pixels: Float[Tensor, "v k 2"], config: JointConfig
+) -> JointResult:
+    """The points that the poses are adjusted by."""
+    if config.points_per_cell < 1:
+        return result
+    chosen = well_spread(
+        result.view_index,
+        result.point_index,
+        keypoint_pixels[result.view_index, result.keypoint_index],
+        len(result.points),
+        2 * result.camera.principal_point_px,
+        cells_per_side=config.cells_per_side,
+        points_per_cell=config.points_per_cell,
+    )
+    return _with_observations(result, chosen[result.point_index])
+
+
+def _adjusted(
+    observations: JointResult,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    start: JointResult,
+    bundle: BundleAdjustmentConfig,
     fixed_views: Bool[Tensor, " v"] | None,
 ) -> JointResult:
-    tracks = _tracks(matches, keypoint_pixels.shape[1])
-    observations = _triangulated(tracks, straight_pixels, start, error_px, min_angle_deg)
     if len(observations.points) == 0:
         return _empty(start.cam_from_world, start.camera, start.radial)
-    pixels = keypoint_pixels[observations.view_index, observations.keypoint_index]
     adjusted = bundle_adjust(
         BundleProblem(
             observations.cam_from_world,
@@ -156,13 +188,13 @@ def _round(
             observations.camera,
             observations.view_index,
             observations.point_index,
-            pixels,
+            keypoint_pixels[observations.view_index, observations.keypoint_index],
             radial=observations.radial,
             fixed_views=fixed_views,
         ),
         bundle,
     )
-    moved = replace(
+    return replace(
         observations,
         cam_from_world=adjusted.cam_from_world,
         camera=adjusted.camera,
@@ -170,7 +202,6 @@ def _round(
         points=adjusted.points,
         error_px=torch.where(adjusted.depth > 0, adjusted.residuals_px.norm(dim=-1), torch.inf),
     )
-    return _without_outliers(moved, error_px)
 
 
 def _triangulated(
@@ -214,7 +245,11 @@ def _triangulated(
 def _without_outliers(result: JointResult, error_px: float) -> JointResult:
     keep = result.error_px < error_px
     views_left = torch.bincount(result.point_index[keep], minlength=len(result.points))
-    keep = keep & (views_left >= 2)[result.point_index]
+    return _with_observations(result, keep & (views_left >= 2)[result.point_index])
+
+
+def _with_observations(result: JointResult, keep: Bool[Tensor, " k"]) -> JointResult:
+    """These observations only, and the points that they are of."""
     used, point = result.point_index[keep].unique(return_inverse=True)
     return replace(
         result,

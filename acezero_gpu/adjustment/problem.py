@@ -64,11 +64,11 @@ class BundleAdjustmentConfig:
     """Stop when an accepted step lowers the cost by less than this share."""
     step_tolerance: float = 1e-9
     """Stop when a step would lower the cost by less than this share even by its own model."""
-    dense_views: int = 600
+    dense_views: int = 200
     """Up to this many moving views the reduced system is factorised; beyond, conjugate gradients."""
     cg_iterations: int = 200
     """Most conjugate-gradient iterations per step."""
-    cg_tolerance: float = 1e-2
+    cg_tolerance: float = 0.1
     """Conjugate gradients stop when the preconditioned residual has fallen to this share."""
 
 

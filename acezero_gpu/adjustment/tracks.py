@@ -119,11 +119,17 @@ def _flattened(label: Int[Tensor, " nodes"]) -> Int[Tensor, " nodes"]:
 
 def _in_conflict(label: Int[Tensor, " nodes"], view: Int[Tensor, " nodes"]) -> Bool[Tensor, " nodes"]:
     """Whether a node's component has two nodes of one view."""
-    views = int(view.max()) + 1 if len(view) else 1
-    _, place, count = (label * views + view).unique(return_inverse=True, return_counts=True)
     hit = torch.zeros_like(label, dtype=torch.bool)
-    hit[label[count[place] > 1]] = True
+    hit[_roots_in_conflict(label, view)] = True
     return hit[label]
+
+
+def _roots_in_conflict(label: Int[Tensor, " nodes"], view: Int[Tensor, " nodes"]) -> Int[Tensor, " hits"]:
+    """Labels of the components with two nodes of one view."""
+    views = int(view.max()) + 1 if len(view) else 1
+    member = (label * views + view).sort().values
+    twice = member[1:][member[1:] == member[:-1]]
+    return twice.div(views, rounding_mode="floor")
 
 
 def merge_without_conflict(
@@ -135,23 +141,39 @@ def merge_without_conflict(
     merges them, so merges come in disjoint pairs and can be judged at once. Every edge of lower rank at
     either end is decided by then: the result is that of taking the edges one by one in ``merge_order``.
     """
-    nodes = len(view)
-    label = torch.arange(nodes, device=view.device)
-    rank = merge_order(len(first), view.device).argsort()
-    nothing = torch.full((nodes,), len(first), device=view.device)
+    nodes, device = len(view), view.device
+    label = torch.arange(nodes, device=device)
+    rank = merge_order(len(first), device).argsort()
+    # Tables by root that are put back after use, and nodes that open edges can still reach: the last rounds of many
+    # touch a few components only.
+    most = len(first)
+    best = torch.full((nodes,), most, device=device)
+    merged_into = torch.arange(nodes, device=device)
+    marked = torch.zeros(nodes, dtype=torch.bool, device=device)
+    active, open_before = label.clone(), len(first)
     while len(first):
         root_a, root_b = label[first], label[second]
-        best = nothing.scatter_reduce(0, root_a, rank, "amin").scatter_reduce(0, root_b, rank, "amin")
+        best.scatter_reduce_(0, root_a, rank, "amin").scatter_reduce_(0, root_b, rank, "amin")
         agreed = (best[root_a] == rank) & (best[root_b] == rank)
+        best[root_a] = best[root_b] = most
         into, from_ = torch.minimum(root_a, root_b)[agreed], torch.maximum(root_a, root_b)[agreed]
-        proposal = torch.arange(nodes, device=view.device).index_copy(0, from_, into)
-        refused = _in_conflict(proposal[label], view)
-        root_refused = torch.zeros(nodes, dtype=torch.bool, device=view.device)
-        root_refused[label[refused]] = True
-        allowed = ~root_refused[into]
-        label = torch.arange(nodes, device=view.device).index_copy(0, from_[allowed], into[allowed])[label]
+        marked[into] = marked[from_] = True
+        touched = active[marked[label[active]]]
+        marked[into] = marked[from_] = False
+        merged_into[from_] = into
+        marked[_roots_in_conflict(merged_into[label[touched]], view[touched])] = True
+        refused = marked[into]
+        marked[into] = False
+        merged_into[from_[refused]] = from_[refused]
+        label[touched] = merged_into[label[touched]]
+        merged_into[from_] = from_
         still_open = (label[first] != label[second]) & ~agreed
         first, second, rank = first[still_open], second[still_open], rank[still_open]
+        if 2 * len(first) < open_before:
+            open_before = len(first)
+            marked[label[first]] = marked[label[second]] = True
+            active = active[marked[label[active]]]
+            marked[label[first]] = marked[label[second]] = False
     return label
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment.covisibility import covisible_pairs
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.growth import GrowthConfig, grow
@@ -33,7 +34,14 @@ class JointRefinementConfig:
     radial_views: int = 16
     """With fewer views than this the lens is taken to be free of distortion: little would hold the coefficients."""
     partners: int = 12
-    """Images that each image is matched with; their number bounds the cost per image."""
+    """Look-alikes that each image is matched with; their number bounds the cost per image."""
+    covisible: int = 8
+    """Images that each image is matched with besides, once adjusted poses tell which ones see the same place; 0: the
+    look-alikes remain all there is."""
+    near: int = 4
+    """Look-alikes that stay in the thorough adjustment, beside the covisible images."""
+    min_overlap: float = 0.2
+    """Images are covisible if they share this much of what either of them sees."""
     min_observations: int = 15
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
     joint: JointConfig = field(default_factory=JointConfig)
@@ -79,13 +87,13 @@ def adjust_registered(
     """
     thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
     refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator)
-    refined = refiner.adjusted(refiner.grown_out(refiner.adjusted(state)).state, thorough)
+    refined = refiner.thorough(refiner.grown_out(refiner.adjusted(state)), thorough)
     if not bool(refined.state.registered.all()):
         # The thorough adjustment has moved the others, and may have brought contradictions to light.
         before = int(refined.state.registered.sum())
         again = refiner.grown_out(refined)
         if int(again.state.registered.sum()) > before:
-            refined = refiner.adjusted(again.state, thorough)
+            refined = refiner.thorough(again, thorough)
     registered = refined.state.registered
     return replace(
         refined,
@@ -105,10 +113,27 @@ class _Refiner:
     quick: JointConfig
     generator: torch.Generator
 
+    def thorough(self, refined: JointRefinement, joint_config: JointConfig) -> JointRefinement:
+        """The registered images adjusted together, also by matches with those that see the same place."""
+        pairs = None
+        if self.config.covisible:
+            near = partner_pairs(self.bank, refined.state.registered, self.config.near)
+            seen = covisible_pairs(refined.joint, self.config.covisible, self.config.min_overlap)
+            pairs = torch.cat([near, refined.views.cpu()[seen]])
+            pairs = pairs[refined.state.registered.cpu()[pairs].all(-1)]
+        return self.adjusted(refined.state, joint_config, pairs)
+
     def adjusted(
-        self, state: ReconstructionState, joint_config: JointConfig | None = None
+        self,
+        state: ReconstructionState,
+        joint_config: JointConfig | None = None,
+        pairs: Int[Tensor, "p 2"] | None = None,
     ) -> JointRefinement:
-        """The registered images adjusted together, quickly if not said how; contradicted ones are dropped."""
+        """The registered images adjusted together, quickly if not said how; contradicted ones are dropped.
+
+        By the matches of ``pairs``, or of look-alikes. What contradicts them is judged by look-alikes: which images
+        see the same place by their poses would agree with these poses.
+        """
         bank, config, joint_config = self.bank, self.config, joint_config or self.quick
         views = state.registered.nonzero()[:, 0]
         graph = self.matches.between(partner_pairs(bank, state.registered, config.partners), views)
@@ -116,7 +141,7 @@ class _Refiner:
         bundle = joint_config.bundle
         radial = bundle.refine_focal and config.refine_radial and len(views) >= config.radial_views
         joint = adjust_views(
-            graph,
+            graph if pairs is None else self.matches.between(pairs, views),
             pixels,
             state.cam_from_world[views],
             state.camera,
