@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.growth_figures import NEAR_DEG, NEAR_M, mean_shares
 from benchmarks.metrics import Figures
 from benchmarks.tables import environment_lines, markdown_table, number, percent
 
 
 def encoder_table(content: dict[str, Any]) -> str:
-    """Both parts, as far as they have rows."""
+    """All parts, as far as they have rows."""
     text = "# Encoders\n\n" + "\n".join(environment_lines(content)) + "\n"
-    speed = [row for row in content["rows"] if row["part"] == "speed"]
-    matching = [row for row in content["rows"] if row["part"] == "matching"]
-    text += f"\n## Time per image of 640 x 480\n\n{_speed(speed)}" if speed else ""
-    return text + (f"\n## Cells matched between frames\n\n{_matching(matching)}" if matching else "")
+    parts = {
+        "speed": ("Time per image of 640 x 480", _speed),
+        "matching": ("Cells matched between frames", _matching),
+        "growth": ("Growth from one posed frame with depth", _growth),
+    }
+    for part, (heading, table) in parts.items():
+        rows = [row for row in content["rows"] if row["part"] == part]
+        text += f"\n## {heading}\n\n{table(rows)}" if rows else ""
+    return text
 
 
 def _speed(rows: Sequence[Figures]) -> str:
@@ -53,4 +59,27 @@ def _matching(rows: Sequence[Figures]) -> str:
     return markdown_table(headings, cells) + (
         "\n% of the cells seen in both frames whose most similar cell of the other frame lies within 8 px of the "
         f"truth; frames look {low:g}° to {high:g}° apart.\n"
+    )
+
+
+def _growth(rows: Sequence[Figures]) -> str:
+    headings = ["set", "encoder", "seeds", "registered near the truth", "of each seed", "rounds", "seconds"]
+    cells = []
+    for name, mean in mean_shares(rows).items():
+        own = [row for row in rows if row["encoder"] == name]
+        cells.append(
+            [
+                own[0]["set"],
+                name,
+                str(len(own)),
+                percent(mean),
+                ", ".join(percent(row["near"]) for row in own),
+                number(sum(row["rounds"] for row in own) / len(own), 1),
+                number(sum(row["seconds"] for row in own) / len(own), 0),
+            ]
+        )
+    return markdown_table(headings, cells) + (
+        f"\n% of the frames that end registered within {100 * NEAR_M:g} cm and {NEAR_DEG:g}° of the truth, in the "
+        "frame of the seed: mapping and registration in turns, keypoints and the last refinement left out. Rounds and "
+        "seconds are means.\n"
     )

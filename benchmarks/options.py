@@ -55,3 +55,7 @@ Angles = Annotated[
     tuple[float, float], typer.Option("--angles-deg", help="Least and most between viewing directions.")
 ]
 FramePairs = Annotated[int, typer.Option("--pairs", min=1, help="Pairs of frames.")]
+GrowthSeeds = Annotated[
+    int,
+    typer.Option("--growth-seeds", min=0, help="Frames that a map is grown from; 0 leaves that part out."),
+]

@@ -15,6 +15,7 @@ from benchmarks.systems.pose_solvers import chosen_solvers
 from benchmarks.timing import warm_up
 from benchmarks.workloads import adjustment as adjustment_workload
 from benchmarks.workloads.encoder import label, measure_matching, measure_speed
+from benchmarks.workloads.encoder_growth import measure_growth
 from benchmarks.workloads.reconstruction import Repeats
 from benchmarks.workloads.relocalisation import read_place
 from benchmarks.workloads.solver import chosen_parts, measure_solver
@@ -85,6 +86,9 @@ def encoder(
     set_name: bench.SetName = "redkitchen",
     angles_deg: bench.Angles = (5.0, 30.0),
     pairs: bench.FramePairs = 200,
+    growth_seeds: bench.GrowthSeeds = 0,
+    preset: opt.Preset = "auto",
+    set_: opt.Set = None,
     out: bench.Out = None,
     repeat: bench.Repeat = 15,
     device: opt.Device = "auto",
@@ -93,26 +97,29 @@ def encoder(
     commit: bench.Commit = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Time per image, and with --data how well cells find their match in other frames of a set with depth."""
+    """Time per image; with --data cells matched between frames of a set with depth, and growth from one frame."""
     use_threads(threads)
     names = [name.strip() for name in encoders.split(",") if name.strip()]
-    settings = resolve_settings(device, "auto", None, {"seed": seed}, None)
+    settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
     arguments = ["--encoders", ",".join(label(name) for name in names)]
     if data is not None:
         arguments += ["--data", "DATA", "--set-name", set_name, "--pairs", str(pairs)]
         arguments += ["--angles-deg", *(f"{angle:g}" for angle in angles_deg)]
-    record = make_plan("encoder", settings, Repeats(repeat), out, None, commit, overwrite).record(arguments)
+        arguments += ["--growth-seeds", str(growth_seeds)]
+    record = make_plan("encoder", settings, Repeats(repeat), out, set_, commit, overwrite).record(arguments)
     warm_up(settings.device)
     measure_speed(names, settings.device, repeat, record)
     if data is not None:
+        truth_set, truth_depth = read_mapping_set(data / set_name), data / set_name / "depth"
         measure_matching(
             names,
-            read_mapping_set(data / set_name),
-            data / set_name / "depth",
+            truth_set,
+            truth_depth,
             settings.device,
             angles_deg,
             pairs,
             settings.config.seed,
             record,
         )
+        measure_growth(names, truth_set, truth_depth, settings, growth_seeds, record)
     end(record, True)

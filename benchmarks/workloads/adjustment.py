@@ -174,7 +174,7 @@ def scaling_row(truth_set: TruthSet, settings: Settings) -> Figures:
     """
     stages, cpu = Stages(), Stages(time.process_time)
     with stages("decoding"):
-        bank = _bank(truth_set, settings)
+        bank = image_bank(truth_set, settings)
     everyone = torch.arange(len(bank))
     registered = torch.ones(len(bank), dtype=torch.bool)
     truth = matrix_from_se3(truth_set.truth().cam_from_world).to(bank.device, torch.float32)
@@ -225,7 +225,8 @@ def scaling_row(truth_set: TruthSet, settings: Settings) -> Figures:
     }
 
 
-def _bank(truth_set: TruthSet, settings: Settings) -> ImageBank:
+def image_bank(truth_set: TruthSet, settings: Settings) -> ImageBank:
+    """The images of the set, decoded, with the encoder of the settings."""
     config = settings.config
     with as_input_error():
         encoder = make_encoder(config.encoder, settings.device)

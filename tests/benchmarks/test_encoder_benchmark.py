@@ -66,3 +66,18 @@ def test_the_command_writes_both_parts(data, tmp_path, capsys):
     assert main([*command, "--angles-deg", "170", "180", "--out", str(tmp_path / "x.json")]) == 2
     assert "no two frames" in capsys.readouterr().err
     assert np.isfinite(rows[1]["median"])
+
+
+def test_growth_from_one_frame(data, tmp_path, capsys):
+    """A short walk around one table: the seed at least is registered where it is."""
+    out = tmp_path / "result.json"
+    command = ["encoder", "--data", str(data), "--set-name", "room", "--pairs", "1", "--repeat", "1"]
+    settings = ["bank.shortest_side_px=120", "loop.stopping.max_iterations=3"]
+    settings += [f"loop.{part}_schedule.iterations=150" for part in ("seed", "growth")]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    growth = ["--growth-seeds", "1", "--preset", "fast", "--device", "cpu", *sets]
+    assert main([*command, *growth, "--out", str(out)]) == 0
+    rows = [row for row in json.loads(out.read_text())["rows"] if row["part"] == "growth"]
+    assert [row["seed"] for row in rows] == [1305]
+    assert 1 / 6 <= rows[0]["near"] <= rows[0]["registered"] + 1e-6
+    assert f"{100 * rows[0]['near']:.1f}" in capsys.readouterr().out.split("Growth from one posed frame")[1]
