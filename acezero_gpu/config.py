@@ -26,7 +26,7 @@ class ReconstructionConfig:
     """Everything that a run depends on, beside its images and its device."""
 
     encoder: str = "dense-sift"
-    """``dense-sift``, or the path of an ACE encoder's weights."""
+    """``acezero``, ``dense-sift``, or the path of an encoder's weights."""
     seed: int = 1305
     """Start of all random streams; the same seed gives the same result."""
     bank: BankConfig = field(default_factory=BankConfig)

@@ -50,7 +50,9 @@ Starts = Annotated[str, typer.Option("--starts", help="all, independent or drift
 Variants = Annotated[
     str, typer.Option("--variants", help="all, or names with semicolons between.", show_default="all")
 ]
-Encoders = Annotated[str, typer.Option("--encoders", help="dense-sift, or weights files; commas between.")]
+Encoders = Annotated[
+    str, typer.Option("--encoders", help="acezero, dense-sift, or weights files; commas between.")
+]
 Angles = Annotated[
     tuple[float, float], typer.Option("--angles-deg", help="Least and most between viewing directions.")
 ]

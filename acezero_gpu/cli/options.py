@@ -148,7 +148,7 @@ EncoderChoice = Annotated[
     str | None,
     typer.Option(
         "--encoder",
-        help="dense-sift, or a file: weights that train-encoder wrote, or those of ACE's encoder.",
+        help="acezero (learned, in this package), dense-sift, or a file: weights of train-encoder, or of ACE.",
         show_default="dense-sift",
         rich_help_panel=RUN,
     ),
@@ -203,7 +203,11 @@ TrainingPictures = Annotated[
     list[Path], typer.Option("--pictures", help="Folder of photographs; repeatable.", metavar="FOLDER")
 ]
 TrainingSteps = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Steps of the whole training.", show_default="20000")
+    int | None, typer.Option("--steps", min=1, help="Steps of the whole training.", show_default="12000")
+]
+TrainingStart = Annotated[
+    Path | None,
+    typer.Option("--start-from", help="Weights to go on from with other settings.", metavar="FILE"),
 ]
 TrainingOverwrite = Annotated[
     bool,

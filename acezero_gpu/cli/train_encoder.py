@@ -23,6 +23,7 @@ def train_encoder(
     out: opt.Out,
     pictures: opt.TrainingPictures,
     steps: opt.TrainingSteps = None,
+    start_from: opt.TrainingStart = None,
     device: opt.Device = "auto",
     seed: opt.Seed = None,
     set_: opt.Set = None,
@@ -44,6 +45,8 @@ def train_encoder(
         paths = picture_paths(pictures)
         log.line(f"reading {len(paths)} pictures …")
         trainer = EncoderTrainer(load_pictures(paths), out, config, place, log.line)
+        if start_from is not None:
+            trainer.start_from(start_from)
         trainer.resume()
         best = trainer.run()
         say(f"matched {100 * best:.1f} % of held-out cells → {out / WEIGHTS}")

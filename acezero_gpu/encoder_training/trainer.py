@@ -17,7 +17,7 @@ from acezero_gpu.encoder_training.pairs import TrainingPairs
 from acezero_gpu.encoder_training.photometric import PhotometricChanges
 from acezero_gpu.encoder_training.pictures import Picture
 from acezero_gpu.encoder_training.scene_pairs import RenderedScenes, render_scenes, scene_pairs
-from acezero_gpu.network.learned_encoder import LearnedEncoder, encoder_bytes
+from acezero_gpu.network.learned_encoder import LearnedEncoder, encoder_bytes, read_learned_encoder
 from acezero_gpu.runtime import InputError, random_stream
 from acezero_gpu.runtime.atomic import write_atomically
 
@@ -57,6 +57,17 @@ class EncoderTrainer:
         self.changes = PhotometricChanges(config.photometric)
         self.step, self.best = 0, -1.0
         self.rooms: RenderedScenes | None = None
+
+    def start_from(self, path: Path) -> None:
+        """First weights from a file of the same network, instead of random ones."""
+        try:
+            given = read_learned_encoder(path, "--start-from")
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if given.config != self.config.network:
+            raise InputError(f"--start-from {path}: is of another size than network.* says ({given.config}).")
+        self.encoder.load_state_dict(given.state_dict())
+        self.log(f"starting from {path.name}")
 
     def resume(self) -> None:
         """Takes up the folder's checkpoint, if there is one."""

@@ -1,5 +1,6 @@
 """What an encoder is, and the ways to get one."""
 
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acezero_gpu.network.dense_sift import DenseSiftEncoder
+from acezero_gpu.network.learned_encoder import load_learned_encoder
 from acezero_gpu.runtime import chunk_ranges
 
 
@@ -26,20 +28,22 @@ class Encoder(Protocol):
 
 
 def make_encoder(choice: str, device: torch.device) -> Encoder:
-    """``dense-sift``, or the path of a file: weights of our own encoder (``.safetensors``), or of ACE's.
+    """``acezero``, the learned encoder of this package; ``dense-sift``; or the path of a file of weights.
 
-    Raises ``ValueError`` or ``OSError`` with a sentence when the file is missing or holds neither network.
+    A file holds an encoder that was trained with this package (``.safetensors``), or ACE's. Raises ``ValueError`` or
+    ``OSError`` with a sentence when the file is missing or holds neither network.
     """
     if choice == "dense-sift":
         return DenseSiftEncoder().to(device)
+    if choice == "acezero":
+        with as_file(files("acezero_gpu.network") / "weights" / "encoder.safetensors") as packaged:
+            return load_learned_encoder(packaged).to(device)
     path = Path(choice)
     if not path.is_file():
         raise ValueError(
-            f"--encoder {choice}: no such file; give dense-sift or the path of an encoder's weights."
+            f"--encoder {choice}: no such file; give acezero, dense-sift or the path of an encoder's weights."
         )
     if path.suffix == ".safetensors":
-        from acezero_gpu.network.learned_encoder import load_learned_encoder
-
         return load_learned_encoder(path).to(device)
     from acezero_gpu.network.ace_encoder import load_ace_encoder
 

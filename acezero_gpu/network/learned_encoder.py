@@ -132,21 +132,26 @@ def encoder_bytes(encoder: LearnedEncoder) -> bytes:
 
 def load_learned_encoder(path: Path) -> LearnedEncoder:
     """The encoder of a weights file, frozen. ``ValueError`` with a sentence if it is none."""
+    return read_learned_encoder(path, "--encoder").ready()
+
+
+def read_learned_encoder(path: Path, flag: str) -> LearnedEncoder:
+    """The encoder of a weights file as it was trained; ``flag`` is named in the sentence of the ``ValueError``."""
     try:
         meta, state = read_tensors(path, "encoder")
     except Exception as error:
-        raise ValueError(f"--encoder {path}: not a readable weights file ({_first_line(error)}).") from error
+        raise ValueError(f"{flag} {path}: not a readable weights file ({_first_line(error)}).") from error
     if meta.get("format") != FORMAT:
-        raise ValueError(f"--encoder {path}: not an encoder of this program (format {meta.get('format')!r}).")
+        raise ValueError(f"{flag} {path}: not an encoder of this program (format {meta.get('format')!r}).")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     try:
         encoder = LearnedEncoder(LearnedEncoderConfig(**meta["config"]), f"learned-{digest}")
         encoder.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--encoder {path}: the weights do not fit the network ({_first_line(error)})."
+            f"{flag} {path}: the weights do not fit the network ({_first_line(error)})."
         ) from error
-    return encoder.ready()
+    return encoder
 
 
 def _first_line(error: Exception) -> str:

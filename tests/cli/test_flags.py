@@ -28,7 +28,10 @@ FLAGS = {
         ),
     ],
     "demo": ["out", *sorted(SHARED)],
-    "train-encoder": ["out", *sorted(SHARED - {"--preset"} | {"--pictures", "--steps", "--seed"})],
+    "train-encoder": [
+        "out",
+        *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),
+    ],
 }
 
 

@@ -22,7 +22,11 @@ from acezero_gpu.encoder_training import (
 )
 from acezero_gpu.encoder_training.scene_pairs import SceneConfig
 from acezero_gpu.encoder_training.trainer import learning_rate_share
-from acezero_gpu.network.learned_encoder import LearnedEncoderConfig, load_learned_encoder
+from acezero_gpu.network.learned_encoder import (
+    LearnedEncoderConfig,
+    load_learned_encoder,
+    read_learned_encoder,
+)
 from acezero_gpu.runtime import InputError
 
 TINY = EncoderTrainingConfig(
@@ -70,6 +74,22 @@ def test_the_loss_goes_down(folder, tmp_path):
     assert entries[-1]["loss"] < 0.9 * entries[0]["loss"] < 0.9 * math.log(2 * 64) + 1
     assert best == max(entry["accuracy"]["homographies"] for entry in entries) > 0.1
     assert load_learned_encoder(tmp_path / "run" / WEIGHTS).channels == 16
+
+
+def test_it_starts_from_other_weights(folder, tmp_path):
+    """With a learning rate of nothing it stays where it started; another size is refused, and what is no encoder."""
+    start(folder, tmp_path / "first").run()
+    first = tmp_path / "first" / WEIGHTS
+    further = start(folder, tmp_path / "second", replace(TINY, learning_rate=0.0, weight_decay=0.0))
+    further.start_from(first)
+    further.run()
+    given = read_learned_encoder(first, "")
+    torch.testing.assert_close(dict(further.encoder.named_parameters()), dict(given.named_parameters()))
+    other = start(folder, tmp_path / "third", replace(TINY, network=replace(TINY.network, channels=8)))
+    with pytest.raises(InputError, match="another size"):
+        other.start_from(first)
+    with pytest.raises(InputError, match="--start-from .*0.png: not a readable"):
+        other.start_from(folder / "0.png")
 
 
 class Killed(Exception):
