@@ -33,7 +33,9 @@ class JointConfig:
     cells_per_side: int = 8
     """Side of the grid on each view over which the points that poses are adjusted by are spread."""
     points_per_cell: int = 4
-    """At least so many of a cell's points take part in the adjustment, the most widely seen ones; 0 takes all."""
+    """At least so many of a cell's points take part in the adjustment, the most widely seen ones."""
+    all_up_to: int = 50_000
+    """With no more observations than this all points take part: it costs little, and few views need every one."""
     bundle: BundleAdjustmentConfig = field(
         default_factory=lambda: BundleAdjustmentConfig(
             loss="cauchy", max_iterations=30, cost_tolerance=1e-5, refine_focal=True
@@ -158,7 +160,7 @@ def _well_spread(
     result: JointResult, keypoint_pixels: Float[Tensor, "v k 2"], config: JointConfig
 ) -> JointResult:
     """The points that the poses are adjusted by."""
-    if config.points_per_cell < 1:
+    if len(result.view_index) <= config.all_up_to:
         return result
     chosen = well_spread(
         result.view_index,

@@ -7,6 +7,13 @@ import torch
 from reference.analytic_world import World, make_world
 from torch import Tensor
 
+from acezero_gpu.adjustment import (
+    BundleAdjustmentConfig,
+    BundleAdjustmentResult,
+    BundleProblem,
+    bundle_adjust,
+    joint,
+)
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
 from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.geometry import PinholeCamera, reproject
@@ -167,6 +174,31 @@ def test_observations_beyond_the_last_threshold_are_dropped(world, generator):
     kept[result.view_index.cpu(), result.keypoint_index.cpu()] = True
     assert kept[off].float().mean() < 0.1
     assert kept[~off].float().mean() > 0.95
+
+
+def test_a_spread_choice_of_points_serves_as_well_as_all(world, generator, monkeypatch):
+    """A third of the points adjusts the poses nearly as well; all points come back."""
+    matches = matches_of(world, generator, wrong=0.1, views=range(VIEWS))
+    pixels = seen_pixels(world, generator)
+    start = world.disturbed_poses(generator, 0.01)
+    sizes: list[int] = []
+
+    def counted(problem: BundleProblem, config: BundleAdjustmentConfig) -> BundleAdjustmentResult:
+        sizes.append(len(problem.points))
+        return bundle_adjust(problem, config)
+
+    monkeypatch.setattr(joint, "bundle_adjust", counted)
+    every = adjust(world, matches, pixels, start)
+    of_all = sizes[:3]
+    sizes.clear()
+    few = JointConfig(all_up_to=0, cells_per_side=3, points_per_cell=3)
+    chosen = adjust(world, matches, pixels, start, config=few)
+    assert max(sizes[:3]) < 0.5 * min(of_all)
+    assert sizes[3] > 0.9 * of_all[-1], "in the end all points are fitted to the poses"
+    assert abs(len(chosen.points) - len(every.points)) < 0.05 * POINTS
+    exact, nearly = world.pose_errors(every.cam_from_world), world.pose_errors(chosen.cam_from_world)
+    assert nearly[0] < 3 * exact[0] + 0.02
+    assert nearly[1] < 3 * exact[1] + 0.002
 
 
 def test_points_need_the_configured_angle(world, generator):
