@@ -31,13 +31,15 @@ def solver(
     out: bench.Out = None,
     repeat: bench.Repeat = 3,
     device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    seed: opt.Seed = None,
     commit: bench.Commit = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """The absolute pose solver beside PoseLib, pycolmap and OpenCV, and its parts by themselves."""
     if (data is None) != (map_file is None):
         raise InputError("--data and --map belong together: the queries, and the map to predict them by.")
-    settings = resolve_settings(device, "auto", None, {}, None)
+    settings = resolve_settings(device, preset, None, {"seed": seed}, None)
     chosen, wanted = chosen_solvers(solvers), chosen_parts(parts)
     cases = [grid_case(frames, share) for share in OUTLIER_SHARES] if "cases" in wanted else []
     arguments = ["--solvers", solvers, "--parts", parts, "--frames", str(frames)]
@@ -60,6 +62,8 @@ def adjustment(
     out: bench.Out = None,
     repeat: bench.Repeat = 3,
     device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    seed: opt.Seed = None,
     set_: opt.Set = None,
     commit: bench.Commit = None,
     overwrite: opt.Overwrite = False,
@@ -67,7 +71,7 @@ def adjustment(
     """Bundle adjustment beside pycolmap's, and the cost of matching and adjustment over the number of images."""
     wanted = adjustment_workload.chosen_parts(parts)
     counts = adjustment_workload.chosen_counts(images)
-    settings = resolve_settings(device, "auto", None, {}, set_)
+    settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
     arguments = ["--parts", parts, "--images", images, *([] if data is None else ["--data", "DATA"])]
     record = make_plan("adjustment", settings, Repeats(repeat), out, set_, commit, overwrite).record(
         arguments

@@ -1,13 +1,13 @@
-"""Two views of one photograph, cut out of it by random homographies."""
+"""Two views of photographs, cut out of them by random homographies; some with other photographs in the foreground."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from acezero_gpu.encoder_training.homographies import apply_homography, cut, random_view
 from acezero_gpu.encoder_training.pairs import TrainingPairs
 from acezero_gpu.encoder_training.pictures import Picture
 from acezero_gpu.geometry import cell_centres_px
@@ -25,6 +25,31 @@ class HomographyConfig:
     """Every corner moves by up to this share of the view's side."""
     shift: float = 0.25
     """The centres of the views lie up to this share of the view's side apart."""
+    min_zoom: float = 0.6
+    """A view has at least this many pixels of the photograph to one of its own: below 1 it is soft."""
+    layered_share: float = 0.5
+    """Share of the pairs with something in the foreground, which moves differently and hides what is behind it."""
+    ellipses: int = 5
+    """The foreground is the union of this many at most."""
+    parallax: float = 0.2
+    """Foreground moves by up to this share of the view's side against what is behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A flat picture in both views."""
+
+    picture: Picture
+    picture_from_a: Float[Tensor, "3 3"]
+    picture_from_b: Float[Tensor, "3 3"]
+
+    @property
+    def b_from_a(self) -> Float[Tensor, "3 3"]:
+        return torch.linalg.solve(self.picture_from_b, self.picture_from_a)
+
+    @property
+    def a_from_b(self) -> Float[Tensor, "3 3"]:
+        return torch.linalg.solve(self.picture_from_a, self.picture_from_b)
 
 
 def homography_pairs(
@@ -37,77 +62,121 @@ def homography_pairs(
 ) -> TrainingPairs:
     """One pair of square views of ``side`` pixels for each of the pictures in ``rows``; in colour, not yet changed.
 
-    Views may reach beyond the photograph, where they show it mirrored; no match is sought there.
+    Views may reach beyond the photograph, where they show it mirrored; no match is sought there. What a foreground
+    covers in either view has no match, and the foreground matches itself.
     """
     cells = cell_centres_px(side // stride, side // stride, stride)
-    parts = [_pair(pictures[row], side, cells, config, generator) for row in rows]
+    parts = [_pair(pictures, row, side, cells, config, generator) for row in rows]
     return TrainingPairs(*(torch.stack(column) for column in zip(*parts, strict=True)))
 
 
 def _pair(
-    picture: Picture, side: int, cells: Float[Tensor, "n 2"], config: HomographyConfig, generator: Generator
+    pictures: list[Picture],
+    row: int,
+    side: int,
+    cells: Float[Tensor, "n 2"],
+    config: HomographyConfig,
+    generator: Generator,
 ) -> tuple[Tensor, ...]:
-    height, width = picture[0].shape[-2:]
+    back = _background(pictures[row], side, config, generator)
+    a, b = cut(back.picture, back.picture_from_a, side), cut(back.picture, back.picture_from_b, side)
+    b_of_a, seen_a = _matches(cells, back.b_from_a, back.picture_from_a, side, back.picture)
+    a_of_b, seen_b = _matches(cells, back.a_from_b, back.picture_from_b, side, back.picture)
+    if float(torch.rand((), generator=generator)) >= config.layered_share:
+        return a, b, b_of_a, seen_a, a_of_b, seen_b
+    other = int(torch.randint(len(pictures), (), generator=generator))
+    front = _foreground(pictures[other], back, side, config, generator)
+    ellipses = _ellipses(side, config, generator)
+    grid = cell_centres_px(side, side, 1)
+    in_a, in_b = (_covered(points, ellipses) for points in (grid, apply_homography(front.a_from_b, grid)))
+    a = torch.where(in_a.view(side, side), cut(front.picture, front.picture_from_a, side), a)
+    b = torch.where(in_b.view(side, side), cut(front.picture, front.picture_from_b, side), b)
+    # Of a cell's centre and of its match: on the foreground both or neither.
+    front_b_of_a, front_seen_a = _matches(cells, front.b_from_a, front.picture_from_a, side, front.picture)
+    front_a_of_b, front_seen_b = _matches(cells, front.a_from_b, front.picture_from_b, side, front.picture)
+    cell_in_a, cell_in_b = (
+        _covered(points, ellipses) for points in (cells, apply_homography(front.a_from_b, cells))
+    )
+    hidden_in_b = _covered(apply_homography(front.a_from_b, b_of_a), ellipses)
+    hidden_in_a = _covered(a_of_b, ellipses)
+    return (
+        a,
+        b,
+        torch.where(cell_in_a[:, None], front_b_of_a, b_of_a),
+        torch.where(cell_in_a, front_seen_a, seen_a & ~hidden_in_b),
+        torch.where(cell_in_b[:, None], front_a_of_b, a_of_b),
+        torch.where(cell_in_b, front_seen_b, seen_b & ~hidden_in_a),
+    )
+
+
+def _zoom(picture: Picture, side: int, config: HomographyConfig, draw: Tensor) -> float:
+    """Pixels of the photograph to one of the view: from soft to all that there is."""
+    most = max(1.0, min(picture[0].shape[-2:]) / side)
+    return config.min_zoom * (most / config.min_zoom) ** float(draw)
+
+
+def _background(picture: Picture, side: int, config: HomographyConfig, generator: Generator) -> _Layer:
     draw = torch.rand(6, generator=generator, dtype=torch.float64)
-    # What both views show of the picture: between their own number of pixels and all that there is.
-    most = max(1.0, min(height, width) / side)
-    zoom = most ** float(draw[0])
+    zoom = _zoom(picture, side, config, draw[0])
     relative = config.max_scale ** float(2 * draw[1] - 1)
     turn = math.radians(config.max_rotation_deg) * float(2 * draw[2] - 1)
-    reach = 0.5 * side * zoom
-    centre = torch.stack(
-        [reach + draw[3] * (width - 2 * reach).__abs__(), reach + draw[4] * (height - 2 * reach).__abs__()]
-    )
+    centre = _centre(picture, 0.5 * side * zoom, draw[3:5])
     tilt = 2 * math.pi * float(draw[5])
     away = config.shift * side * zoom * torch.tensor([math.cos(tilt), math.sin(tilt)], dtype=torch.float64)
-    picture_from_a = _view(side, centre, zoom * relative**0.5, 0.5 * turn, config.perspective, generator)
-    picture_from_b = _view(
-        side,
-        centre + away * float(torch.rand((), generator=generator)),
-        zoom / relative**0.5,
-        -0.5 * turn,
-        config.perspective,
-        generator,
-    )
-    b_from_a = torch.linalg.solve(picture_from_b, picture_from_a)
-    a_from_b = torch.linalg.solve(picture_from_a, picture_from_b)
-    b_of_a, seen_a = _matches(cells, b_from_a, picture_from_a, side, (height, width))
-    a_of_b, seen_b = _matches(cells, a_from_b, picture_from_b, side, (height, width))
-    return (
-        _cut(picture, picture_from_a, side),
-        _cut(picture, picture_from_b, side),
-        b_of_a,
-        seen_a,
-        a_of_b,
-        seen_b,
+    return _Layer(
+        picture,
+        random_view(side, centre, zoom * relative**0.5, 0.5 * turn, config.perspective, generator),
+        random_view(
+            side,
+            centre + away * float(torch.rand((), generator=generator)),
+            zoom / relative**0.5,
+            -0.5 * turn,
+            config.perspective,
+            generator,
+        ),
     )
 
 
-def _view(
-    side: int, centre: Float[Tensor, "2"], zoom: float, turn: float, perspective: float, generator: Generator
-) -> Float[Tensor, "3 3"]:
-    """``picture_from_view``: a turned square of ``zoom * side`` around ``centre`` with moved corners."""
-    corners = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], dtype=torch.float64)
-    moved = corners + perspective * 0.5 * (2 * torch.rand(4, 2, generator=generator, dtype=torch.float64) - 1)
-    cosine, sine = math.cos(turn), math.sin(turn)
-    rotation = torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float64)
-    return _four_points((corners + 0.5) * side, centre + zoom * side * moved @ rotation.T)
+def _centre(picture: Picture, reach: float, draw: Float[Tensor, "2"]) -> Float[Tensor, "2"]:
+    """A place in the picture from which a view that reaches so far stays within it, if there is one."""
+    height, width = picture[0].shape[-2:]
+    return torch.stack([reach + draw[0] * abs(width - 2 * reach), reach + draw[1] * abs(height - 2 * reach)])
 
 
-def _four_points(source: Float[Tensor, "4 2"], target: Float[Tensor, "4 2"]) -> Float[Tensor, "3 3"]:
-    """The homography through four correspondences, its last entry 1 (Hartley & Zisserman, eq. 4.3)."""
-    x, y = source.unbind(-1)
-    u, v = target.unbind(-1)
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
-    rows_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], dim=-1)
-    rows_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
-    entries = torch.linalg.solve(torch.cat([rows_u, rows_v]), torch.cat([u, v]))
-    return torch.cat([entries, entries.new_ones(1)]).view(3, 3)
+def _foreground(
+    picture: Picture, back: _Layer, side: int, config: HomographyConfig, generator: Generator
+) -> _Layer:
+    """Something nearer: it follows the camera's motion, but moves and grows by more."""
+    draw = torch.rand(6, generator=generator, dtype=torch.float64)
+    zoom = _zoom(picture, side, config, draw[0])
+    centre = _centre(picture, 0.5 * side * zoom, draw[1:3])
+    from_a = random_view(side, centre, zoom, 0.0, config.perspective, generator)
+    tilt = 2 * math.pi * float(draw[3])
+    away = config.parallax * side * float(draw[4])
+    growth = 1 + config.parallax * float(2 * draw[5] - 1)
+    middle = 0.5 * side * (1 - growth)
+    nearer = torch.tensor(
+        [[growth, 0, middle + away * math.cos(tilt)], [0, growth, middle + away * math.sin(tilt)], [0, 0, 1]],
+        dtype=torch.float64,
+    )
+    return _Layer(picture, from_a, from_a @ torch.linalg.inv(nearer @ back.b_from_a))
 
 
-def _apply(homography: Float[Tensor, "3 3"], points: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-    moved = points.double() @ homography[:, :2].T + homography[:, 2]
-    return moved[:, :2] / moved[:, 2:]
+def _ellipses(side: int, config: HomographyConfig, generator: Generator) -> Float[Tensor, "m 5"]:
+    """Centre, half axes (pixels of the first view) and direction of each."""
+    count = int(torch.randint(1, config.ellipses + 1, (), generator=generator))
+    draw = torch.rand(count, 5, generator=generator, dtype=torch.float64)
+    scale = draw.new_tensor([side, side, 0.2 * side, 0.2 * side, math.pi])
+    return draw * scale + draw.new_tensor([0, 0, 0.04 * side, 0.04 * side, 0])
+
+
+def _covered(points: Float[Tensor, "n 2"], ellipses: Float[Tensor, "m 5"]) -> Bool[Tensor, " n"]:
+    """Which points of the first view's plane lie in one of them."""
+    away = points.double()[:, None] - ellipses[:, :2]
+    cosine, sine = ellipses[:, 4].cos(), ellipses[:, 4].sin()
+    along = away[..., 0] * cosine + away[..., 1] * sine
+    across = away[..., 1] * cosine - away[..., 0] * sine
+    return ((along / ellipses[:, 2]).square() + (across / ellipses[:, 3]).square() < 1).any(-1)
 
 
 def _matches(
@@ -115,25 +184,10 @@ def _matches(
     other_from_own: Float[Tensor, "3 3"],
     picture_from_own: Float[Tensor, "3 3"],
     side: int,
-    size: tuple[int, int],
+    picture: Picture,
 ) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
     """Where the cells lie in the other view, and whether that is in it and within the picture."""
-    there, source = _apply(other_from_own, cells), _apply(picture_from_own, cells)
-    extent = source.new_tensor([size[1], size[0]])
+    there, source = apply_homography(other_from_own, cells), apply_homography(picture_from_own, cells)
+    extent = source.new_tensor([picture[0].shape[-1], picture[0].shape[-2]])
     seen = ((there > 0) & (there < side)).all(-1) & ((source > 0) & (source < extent)).all(-1)
     return there.float(), seen
-
-
-def _cut(picture: Picture, picture_from_view: Float[Tensor, "3 3"], side: int) -> Float[Tensor, "3 s s"]:
-    """The view in [0, 1], from the level that is just finer than its own pixels."""
-    pixels = _apply(picture_from_view, cell_centres_px(side, side, 1))
-    grid = pixels.view(side, side, 2)
-    step = (grid[1:, 1:] - grid[:-1, :-1]).norm(dim=-1).median() / math.sqrt(2)
-    level = min(len(picture) - 1, max(0, int(math.log2(max(float(step), 1e-6)) + 0.25)))
-    source = picture[level]
-    extent = pixels.new_tensor([picture[0].shape[-1], picture[0].shape[-2]])
-    coordinates = (2 * grid / extent - 1).float()
-    # Only the part that is looked at becomes floats.
-    return F.grid_sample(
-        source[None].float() / 255.0, coordinates[None], padding_mode="reflection", align_corners=False
-    )[0]

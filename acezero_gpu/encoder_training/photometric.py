@@ -39,7 +39,7 @@ class PhotometricChanges(nn.Module):
             K.RandomContrast(contrast=(1 - 0.45 * k, 1 + 0.45 * k), p=0.8),
             K.RandomGamma(gamma=(1 / (1 + 0.6 * k), 1 + 0.6 * k), p=0.6),
             K.RandomGaussianBlur((5, 5), (0.2, 0.2 + 1.2 * k), p=0.3),
-            K.RandomMotionBlur(5, 90.0, 1.0, p=0.1),
+            K.RandomMotionBlur((3, 9), 90.0, 1.0, p=0.2),
             K.RandomGaussianNoise(std=0.02 * k, p=0.5),
             data_keys=["input"],
         )

@@ -48,7 +48,9 @@ def differences(pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_homographies_match_what_they_say(generator, strength):
-    config = HomographyConfig(1 + strength, 30 * strength, 0.2 * strength, 0.25 * strength)
+    config = HomographyConfig(
+        1 + strength, 30 * strength, 0.2 * strength, 0.25 * strength, min_zoom=1.0, layered_share=0.0
+    )
     pictures = [pyramid(ramp(160, 200)), pyramid(ramp(100, 90)), pyramid(ramp(64, 64))]
     pairs = homography_pairs(pictures, [0, 1, 2, 0, 1, 0], SIDE, STRIDE, config, generator)
     assert pairs.a.shape == pairs.b.shape == (6, 3, SIDE, SIDE)
@@ -62,6 +64,37 @@ def test_homographies_match_what_they_say(generator, strength):
     else:
         assert not pairs.seen_a.all()
         assert (pairs.a - pairs.b).abs().mean() > 0.02
+
+
+def test_foregrounds_match_themselves_and_hide_what_is_behind(generator):
+    """The foreground is blue where the background is not, so that a match across the two would show."""
+    back, front = ramp(160, 200), ramp(180, 150)
+    back[2], front[2] = 0, 255
+    pictures = [pyramid(back), pyramid(front)]
+    config = HomographyConfig(layered_share=1.0, parallax=0.3)
+    # Some have the same picture in front as behind, where nothing can be told apart.
+    pairs = homography_pairs(pictures, [0] * 12, SIDE, STRIDE, config, generator)
+    cells = cell_centres_px(SIDE // STRIDE, SIDE // STRIDE, STRIDE).expand(12, -1, 2)
+    blue = sampled(pairs.a, cells)[:, 2]
+    assert ((blue > 0.9).any(1) & (blue < 0.1).any(1)).sum() >= 3
+    for difference in differences(pairs):
+        assert difference.median() < 0.02
+    there = sampled(pairs.b, pairs.b_of_a)[:, 2]
+    clear = pairs.seen_a & ((blue - 0.5).abs() > 0.49) & ((there - 0.5).abs() > 0.49)
+    assert (((blue > 0.5) == (there > 0.5)) | ~clear).all(), "no match from one layer to the other"
+    assert (clear & (blue > 0.5)).any() and (clear & (blue < 0.5)).any()
+
+
+def test_the_foreground_moves_by_itself(generator):
+    """The camera stands still: what is behind stays, what is in front does not."""
+    pictures = [pyramid(ramp(160, 200)), pyramid(ramp(180, 150))]
+    config = HomographyConfig(1.0, 0.0, 0.0, 0.0, layered_share=1.0, parallax=0.3)
+    pairs = homography_pairs(pictures, [0] * 12, SIDE, STRIDE, config, generator)
+    moved = (pairs.b_of_a - cell_centres_px(SIDE // STRIDE, SIDE // STRIDE, STRIDE)).norm(dim=-1)
+    still = moved < 1e-3
+    assert 0.2 < still.float().mean() < 0.95
+    assert (moved[~still] > 0.5).float().mean() > 0.8
+    assert moved.max() < 0.7 * SIDE
 
 
 def test_the_same_stream_gives_the_same_pairs():
