@@ -59,14 +59,20 @@ class EncoderTrainer:
         self.rooms: RenderedScenes | None = None
 
     def start_from(self, path: Path) -> None:
-        """First weights from a file of the same network, instead of random ones."""
+        """First weights from a file of the same network, or of one with fewer coarser levels, not random ones."""
         try:
             given = read_learned_encoder(path, "--start-from")
         except ValueError as error:
             raise InputError(str(error)) from error
-        if given.config != self.config.network:
+        levels = given.config.coarser_levels
+        if replace(self.config.network, coarser_levels=levels) != given.config:
             raise InputError(f"--start-from {path}: is of another size than network.* says ({given.config}).")
-        self.encoder.load_state_dict(given.state_dict())
+        # Strict but for the levels that the file's network does not have.
+        loaded = self.encoder.load_state_dict(given.state_dict(), strict=False)
+        if loaded.unexpected_keys:
+            raise InputError(
+                f"--start-from {path}: has more levels than network.coarser_levels says ({levels})."
+            )
         self.log(f"starting from {path.name}")
 
     def resume(self) -> None:

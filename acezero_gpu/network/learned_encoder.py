@@ -31,7 +31,7 @@ class LearnedEncoderConfig:
     """Channels at stride 8; half of it in the stem, half of it more at every coarser level."""
     blocks: int = 1
     """Convolutions of a level before the coarser one is added, and as many after."""
-    coarser_levels: int = 2
+    coarser_levels: int = 3
     """Levels at strides 16, 32, …; each about doubles the receptive field."""
 
 
@@ -64,6 +64,9 @@ class _Level(nn.Module):
                 _Level(width + step, step, blocks, coarser_levels - 1),
                 nn.Conv2d(width + step, width, 1),
             )
+            # A new level changes nothing at first: training may start from a network with fewer.
+            nn.init.zeros_(self.coarser[2].weight)
+            nn.init.zeros_(self.coarser[2].bias)
         self.after = nn.Sequential(*(_ConvBlock(width, width) for _ in range(blocks)))
 
     def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b c rows cols"]:

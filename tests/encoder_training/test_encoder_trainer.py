@@ -85,9 +85,20 @@ def test_it_starts_from_other_weights(folder, tmp_path):
     further.run()
     given = read_learned_encoder(first, "")
     torch.testing.assert_close(dict(further.encoder.named_parameters()), dict(given.named_parameters()))
+    deeper = start(folder, tmp_path / "deep", replace(TINY, network=replace(TINY.network, coarser_levels=2)))
+    deeper.start_from(first)
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = given.eval()(image)
+        torch.testing.assert_close(deeper.encoder.eval()(image), expected)
     other = start(folder, tmp_path / "third", replace(TINY, network=replace(TINY.network, channels=8)))
     with pytest.raises(InputError, match="another size"):
         other.start_from(first)
+    without = start(
+        folder, tmp_path / "fourth", replace(TINY, network=replace(TINY.network, coarser_levels=0))
+    )
+    with pytest.raises(InputError, match="more levels"):
+        without.start_from(first)
     with pytest.raises(InputError, match="--start-from .*0.png: not a readable"):
         other.start_from(folder / "0.png")
 
