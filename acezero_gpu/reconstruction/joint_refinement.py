@@ -42,6 +42,8 @@ class JointRefinementConfig:
     """Look-alikes that stay in the thorough adjustment, beside the covisible images."""
     min_overlap: float = 0.2
     """Images are covisible if they share this much of what either of them sees."""
+    every_keypoint: bool = True
+    """The thorough adjustment matches all keypoints of its pairs, not only the strongest ones."""
     min_observations: int = 15
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
     joint: JointConfig = field(default_factory=JointConfig)
@@ -115,12 +117,14 @@ class _Refiner:
 
     def thorough(self, refined: JointRefinement, joint_config: JointConfig) -> JointRefinement:
         """The registered images adjusted together, also by matches with those that see the same place."""
-        pairs = None
-        if self.config.covisible:
-            near = partner_pairs(self.bank, refined.state.registered, self.config.near)
-            seen = covisible_pairs(refined.joint, self.config.covisible, self.config.min_overlap)
-            pairs = torch.cat([near, refined.views.cpu()[seen]])
-            pairs = pairs[refined.state.registered.cpu()[pairs].all(-1)]
+        config, registered = self.config, refined.state.registered
+        pairs = partner_pairs(self.bank, registered, config.near if config.covisible else config.partners)
+        if config.covisible:
+            seen = covisible_pairs(refined.joint, config.covisible, config.min_overlap)
+            pairs = torch.cat([pairs, refined.views.cpu()[seen]])
+            pairs = pairs[registered.cpu()[pairs].all(-1)]
+        if config.every_keypoint:
+            self.matches.deepen(pairs)
         return self.adjusted(refined.state, joint_config, pairs)
 
     def adjusted(

@@ -35,6 +35,10 @@ class MatchStore:
         self._found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._deep: set[tuple[int, int]] = set()
 
+    def __len__(self) -> int:
+        """Pairs that are matched."""
+        return len(self._found)
+
     def ensure(self, pairs: Int[Tensor, "p 2"]) -> None:
         """Matches these pairs by their strongest keypoints if they are not matched yet."""
         self._match(sorted({_key(a, b) for a, b in pairs.tolist()} - self._found.keys()), every=False)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference.rendered_room import Room, room_with_a_turn, walked_room
+from reference.rendered_room import Room, room_with_a_turn, tiny_bank, walked_room
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig
 from acezero_gpu.geometry import camera_centres, compose, retract, rotation_angle_deg
+from acezero_gpu.network.keypoints import KeypointConfig
 from acezero_gpu.reconstruction import (
     ImageBank,
     JointRefinementConfig,
@@ -101,6 +102,26 @@ def errors(room: Room, state: ReconstructionState, images: list[int]) -> tuple[f
     poses, truth = state.cam_from_world.cpu()[images], room.cam_from_world[images]
     angle = rotation_angle_deg(poses[:, :, :3], truth[:, :, :3])
     return float(angle.mean()), float((camera_centres(poses) - camera_centres(truth)).norm(dim=-1).mean())
+
+
+def test_the_thorough_adjustment_matches_what_sees_the_same_place(room, device):
+    """With one look-alike each, covisible images bring pairs that were never matched, and weak keypoints matches."""
+    few = replace(CONFIG, partners=1, near=1, growth=GrowthConfig(rounds=0))
+    observations, pairs = {}, {}
+    for name, config in {
+        "look-alikes": replace(few, covisible=0, every_keypoint=False),
+        "covisible": replace(few, every_keypoint=False),
+        "all keypoints": few,
+    }.items():
+        bank = room.bank(device, replace(tiny_bank(), keypoints=KeypointConfig(per_image=400, matched=150)))
+        store = MatchStore(bank)
+        state = state_of(room, bank, rough(room), list(range(9)))
+        found = refine((bank, store), state, config)
+        observations[name], pairs[name] = len(found.joint.view_index), len(store)
+        assert errors(room, found.state, list(range(9)))[1] < errors(room, state, list(range(9)))[1]
+    assert pairs["look-alikes"] < pairs["covisible"] == pairs["all keypoints"] <= 9 * 9
+    assert observations["all keypoints"] > 1.2 * observations["covisible"]
+    assert observations["covisible"] > observations["look-alikes"]
 
 
 def test_rough_poses_become_exact_in_the_frame_they_were_in(room, bank):
