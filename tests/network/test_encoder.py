@@ -108,3 +108,17 @@ def test_chunks_do_not_matter_and_features_are_stored_in_half(device, generator)
     assert features.element_size() == 2
     torch.testing.assert_close(features, encode(encoder, images, chunk=5))
     torch.testing.assert_close(features.float(), encoder(images), atol=0.02, rtol=0.01)
+
+
+def test_the_encoder_of_the_package(device, generator):
+    """It is found without a path, and its features tell one place from another."""
+    encoder = make_encoder("acezero", device)
+    assert encoder.identifier.startswith("learned-")
+    # Smooth enough to be seen at half a cell's shift, rough enough to differ everywhere.
+    coarse = torch.rand(1, 1, 24, 32, generator=generator).to(device)
+    image = torch.nn.functional.interpolate(coarse, size=(192, 256), mode="bicubic").clamp(0, 1)
+    features = torch.nn.functional.normalize(encoder(image).float(), dim=1)
+    moved = torch.nn.functional.normalize(encoder(image.roll(16, dims=3)).float(), dim=1)
+    inner = features[0, :, 6:-6, 6:-6].flatten(1)
+    target = moved[0, :, 6:-6, 8:-4].flatten(1)
+    assert (inner.T @ target).argmax(1).eq(torch.arange(inner.shape[1], device=device)).float().mean() > 0.9
