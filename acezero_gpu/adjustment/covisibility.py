@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointResult
+from acezero_gpu.adjustment.tracks import hashed_order
 from acezero_gpu.geometry import camera_centres, reproject
 from acezero_gpu.runtime import chunk_ranges
 
@@ -48,8 +49,7 @@ def _seen(joint: JointResult) -> Bool[Tensor, "v points"]:
     towards = F.normalize(centres[joint.view_index] - joint.points[joint.point_index], dim=-1)
     facing = F.normalize(torch.zeros_like(joint.points).index_add_(0, joint.point_index, towards), dim=-1)
     # By a hash: points are numbered by where they were found.
-    place = torch.arange(len(joint.points), device=joint.points.device) * 2654435761 % (1 << 32)
-    sample = place.argsort()[:SAMPLED_POINTS]
+    sample = hashed_order(len(joint.points), joint.points.device)[:SAMPLED_POINTS]
     points, facing = joint.points[sample], facing[sample]
     size = 2 * joint.camera.principal_point_px
     rows = [torch.zeros(0, len(points), dtype=torch.bool, device=points.device)]

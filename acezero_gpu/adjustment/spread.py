@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment.tracks import hashed_order
+
 LONG_TRACK = 8
 """Points that more views than this see are not preferred further: the next view adds little and costs as much."""
 
@@ -26,8 +28,8 @@ def well_spread(
     """
     length = torch.bincount(point_index, minlength=num_points).clamp_max(LONG_TRACK)
     # Among equals by a hash of their number, not by where they stand in the image.
-    place = torch.arange(num_points, device=point_index.device) * 2654435761 % (1 << 32)
-    by_rank = torch.argsort(place.to(torch.float64) / (1 << 32) - length, stable=True)
+    hashed = hashed_order(num_points, point_index.device)
+    by_rank = hashed[length[hashed].argsort(descending=True, stable=True)]
     rank = torch.empty_like(by_rank)
     rank[by_rank] = torch.arange(num_points, device=rank.device)
     cell = (pixels / extent_px * cells_per_side).long().clamp(0, cells_per_side - 1)

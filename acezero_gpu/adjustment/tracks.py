@@ -139,11 +139,11 @@ def merge_without_conflict(
 
     In each round every component proposes its open edge of lowest rank; an edge that both its ends propose
     merges them, so merges come in disjoint pairs and can be judged at once. Every edge of lower rank at
-    either end is decided by then: the result is that of taking the edges one by one in ``merge_order``.
+    either end is decided by then: the result is that of taking the edges one by one in ``hashed_order``.
     """
     nodes, device = len(view), view.device
     label = torch.arange(nodes, device=device)
-    rank = merge_order(len(first), device).argsort()
+    rank = hashed_order(len(first), device).argsort()
     # Tables by root that are put back after use, and nodes that open edges can still reach: the last rounds of many
     # touch a few components only.
     most = len(first)
@@ -177,12 +177,12 @@ def merge_without_conflict(
     return label
 
 
-def merge_order(edges: int, device: torch.device | str = "cpu") -> Int[Tensor, " edges"]:
-    """The order in which ``merge_without_conflict`` takes the edges: by a hash of their place.
+def hashed_order(count: int, device: torch.device | str = "cpu") -> Int[Tensor, " count"]:
+    """The places ``0 … count - 1`` in an order without meaning, by a hash; the same on every device.
 
     In the order as given, a chain of matches would merge one by one instead of in halves.
     """
-    place = torch.arange(1, edges + 1, device=device)
+    place = torch.arange(1, count + 1, device=device)
     return (place * 2654435761 % (1 << 32)).argsort(stable=True)
 
 

@@ -5,7 +5,7 @@ import torch
 from reference.track_components import components, has_conflict
 
 from acezero_gpu.adjustment import Tracks, build_tracks, filter_tracks, widest_angle_deg
-from acezero_gpu.adjustment.tracks import connected_components, merge_order, merge_without_conflict
+from acezero_gpu.adjustment.tracks import connected_components, hashed_order, merge_without_conflict
 
 KEYPOINTS = 40
 
@@ -64,7 +64,7 @@ def test_cut_tracks_are_those_of_greedy_merging(device, seed):
     whole = components(nodes)
     in_conflict = set().union(*filter(has_conflict, whole))
     wrong = [match for match in nodes if match[0] in in_conflict]
-    wrong = [wrong[i] for i in merge_order(len(wrong)).tolist()]
+    wrong = [wrong[i] for i in hashed_order(len(wrong)).tolist()]
     rebuilt = components(wrong, refuse_conflicts=True)
     expected = {track for track in whole if not has_conflict(track)} | {t for t in rebuilt if len(t) >= 2}
     assert as_sets(tracks) == expected
