@@ -13,8 +13,9 @@ from acezero_gpu.cli.run import REGISTERED_FROM, Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.io import SavedTracks, write_points, write_pose_file, write_tracks
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
 from acezero_gpu.runtime import InputError
@@ -138,6 +139,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
     write_pose_file(folder.poses_final, step.views)
+    tracked = _write_tracks(run, bank, step)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)
         write_points(folder.path / "point_cloud.ply", cloud.points, cloud.colours)
@@ -162,6 +164,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
         REGISTERED_FROM: round(min_confidence, 3),
         "radial": [round(value, 6) for value in step.scene_map.radial],
         "points": len(cloud.points),
+        "tracks": tracked,
     }
     run.write_summary(bank.images.image_set, figures)
     line = (
@@ -170,3 +173,15 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     )
     run.log.line(f" {line}")
     return Outcome(step.views, step.registered, min_confidence, run.log.seconds, line)
+
+
+def _write_tracks(run: Run, bank: ImageBank, step: ReconstructionStep) -> int:
+    """Keep the points of the last adjustment, if the poses stem from one; their number."""
+    if step.tracks is None:
+        return 0
+    image_set = bank.images.image_set
+    with run.timer.stage("tracks"):
+        size_px = (image_set.width, image_set.height), (bank.width, bank.height)
+        colours = track_colours(step.tracks, image_set.paths, *size_px)
+        write_tracks(run.folder.tracks, SavedTracks(image_set.names, step.tracks, colours))
+    return len(step.tracks.points)

@@ -1,4 +1,4 @@
-"""Files in and out: poses, run folders, point clouds."""
+"""Files in and out: poses, run folders, tracks, point clouds."""
 
 from acezero_gpu.io.ply import write_cameras, write_points
 from acezero_gpu.io.pose_file import (
@@ -9,14 +9,18 @@ from acezero_gpu.io.pose_file import (
     write_pose_file,
 )
 from acezero_gpu.io.run_folder import RunFolder
+from acezero_gpu.io.track_file import SavedTracks, read_tracks, write_tracks
 
 __all__ = [
     "RunFolder",
+    "SavedTracks",
     "match_to_images",
     "read_pose_file",
     "read_pose_folder",
     "read_poses",
+    "read_tracks",
     "write_cameras",
     "write_points",
     "write_pose_file",
+    "write_tracks",
 ]

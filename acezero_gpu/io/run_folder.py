@@ -12,7 +12,14 @@ from acezero_gpu.runtime.atomic import write_atomically
 
 RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
 """Files whose presence means that the folder holds a finished or an interrupted run."""
-OTHER_PATTERNS = ("config.toml", "log.txt", "points.ply", "cameras.ply", "reconstruction.png")
+OTHER_PATTERNS = (
+    "config.toml",
+    "log.txt",
+    "points.ply",
+    "cameras.ply",
+    "reconstruction.png",
+    "tracks.safetensors",
+)
 """Files of a run that alone do not forbid another one."""
 
 
@@ -36,6 +43,11 @@ class RunFolder:
     def summary(self) -> Path:
         """Counts, times and settings of the finished run."""
         return self.path / "summary.json"
+
+    @property
+    def tracks(self) -> Path:
+        """Points of the last joint adjustment, and which images see them where."""
+        return self.path / "tracks.safetensors"
 
     @property
     def config(self) -> Path:
