@@ -29,13 +29,13 @@ class PointTracks:
     error_px: Float[Tensor, " k"]
     """Reprojection error of each observation, in the same pixels."""
 
-    def seen_by(self, views: Bool[Tensor, " v"]) -> "PointTracks":
-        """The observations by these images, and the points that two of them or more see."""
+    def seen_by(self, views: Bool[Tensor, " v"]) -> tuple[Int[Tensor, " q"], "PointTracks"]:
+        """The observations by these images, and the points that two of them or more see, with their former rows."""
         keep = views[self.view_index]
         often = torch.bincount(self.point_index[keep], minlength=len(self.points)) >= 2
         keep &= often[self.point_index]
         used, point = self.point_index[keep].unique(return_inverse=True)
-        return PointTracks(
+        return used, PointTracks(
             self.points[used], self.view_index[keep], point, self.pixels_px[keep], self.error_px[keep]
         )
 

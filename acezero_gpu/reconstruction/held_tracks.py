@@ -18,4 +18,4 @@ def held_tracks(refined: JointRefinement, bank: ImageBank) -> PointTracks:
         (pixels[order] / scale).cpu(),
         (joint.error_px[order] / scale.mean()).cpu(),
     )
-    return tracks.seen_by(refined.state.held.cpu())
+    return tracks.seen_by(refined.state.held.cpu())[1]
