@@ -138,4 +138,4 @@ class VideoFrames:
         said = f" ({self.complaints[0]})" if self.complaints else ""
         if "moov atom not found" in complaints:
             return f"has no table of contents{said}: it is no video, or cut off before its end; no frame can be read."
-        return f"no frame can be read{said}; is it a video, and complete?"
+        return f"no frame can be read{said}; is it a video, and whole?"

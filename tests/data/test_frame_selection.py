@@ -24,10 +24,10 @@ def test_the_sharpest_of_so_many_frames() -> None:
 
 
 def test_the_sharpest_of_each_interval_of_time() -> None:
-    assert chosen(fps=2) == [4, 7]
-    assert chosen(fps=100) == list(range(10))
+    assert chosen(fps=2.0) == [4, 7]
+    assert chosen(fps=100.0) == list(range(10))
     uneven = np.array([7.0, 7.1, 7.2, 7.3, 7.4, 7.45, 8.6, 8.7, 8.8, 9.4])
-    assert chosen(uneven, fps=1) == [4, 7, 9]  # stretches begin with the first frame
+    assert chosen(uneven, fps=1.0) == [4, 7, 9]  # stretches begin with the first frame
 
 
 def test_of_equally_sharp_frames_the_first() -> None:
@@ -35,9 +35,9 @@ def test_of_equally_sharp_frames_the_first() -> None:
 
 
 def test_blurred_frames_are_left_out_and_with_them_empty_stretches() -> None:
-    assert chosen(min_sharpness=5) == [0, 4, 7, 9]
-    assert chosen(every=2, min_sharpness=4) == [0, 4, 5, 7, 9]
-    assert chosen(min_sharpness=10) == []
+    assert chosen(min_sharpness=5.0) == [0, 4, 7, 9]
+    assert chosen(every=2, min_sharpness=4.0) == [0, 4, 5, 7, 9]
+    assert chosen(min_sharpness=10.0) == []
 
 
 def test_too_many_stretches_are_put_together_evenly() -> None:
@@ -50,7 +50,7 @@ def test_too_many_stretches_are_put_together_evenly() -> None:
 
 
 def test_nothing_of_nothing() -> None:
-    assert chosen(np.zeros(0), np.zeros(0), fps=2, max_frames=3) == []
+    assert chosen(np.zeros(0), np.zeros(0), fps=2.0, max_frames=3) == []
 
 
 def test_sharpness_is_the_variance_of_opencvs_laplacian_and_falls_with_blur() -> None:
@@ -63,4 +63,4 @@ def test_sharpness_is_the_variance_of_opencvs_laplacian_and_falls_with_blur() ->
 
 def test_the_flags_select_the_same() -> None:
     assert FrameSelection(fps=2.5, max_frames=30).flags() == ["--fps", "2.5", "--max-frames", "30"]
-    assert FrameSelection(every=4, min_sharpness=7).flags() == ["--every", "4", "--min-sharpness", "7"]
+    assert FrameSelection(every=4, min_sharpness=7.0).flags() == ["--every", "4", "--min-sharpness", "7"]

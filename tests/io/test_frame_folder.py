@@ -77,7 +77,7 @@ def test_frames_are_replaced_when_asked_and_reused_when_the_same(
     (out / "notes.txt").write_text("mine")
     fewer = FrameSelection(max_frames=2)
     take_frames((video,), out, fewer, overwrite=True)
-    assert names(out) == ["frames.json", "my_phone_000001.jpg", "my_phone_000006.jpg", "notes.txt"]
+    assert names(out) == ["frames.json", "my_phone_000001.jpg", "my_phone_000005.jpg", "notes.txt"]
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
