@@ -55,9 +55,11 @@ class ReconstructionStep:
     index: int
     """0 for the seed, then upwards; the final round is the last."""
     name: StepName
-    scene_map: SceneMap
+    scene_map: SceneMap | None
+    """None where keypoints alone placed the images: a seed that has no map yet. The final round always has one."""
     preliminary: PosedViews
-    """Poses of the mapped images after mapping; their confidence is inf, that of the other images 0."""
+    """Poses of the mapped images after mapping (without a map, of the seed); their confidence is inf, that of the
+    other images 0."""
     views: PosedViews
     """Poses of all images after registration; confidence is the inlier count."""
     registered: int
@@ -67,6 +69,7 @@ class ReconstructionStep:
     stop_reason: str | None
     """Set when the loop ends after this step or goes to the final round next."""
     training_log: tuple[TrainingProgress, ...]
+    """Of the map; empty without one."""
     tracks: PointTracks | None = None
     """Points that hold the poses of ``views``, by rows of ``views``; None where these are the map's own."""
 
