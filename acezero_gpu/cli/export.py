@@ -41,6 +41,8 @@ TARGETS = {
     "kitti": ("trajectory_kitti.txt",),
 }
 """Every format, and the files in OUT that show that it was exported before."""
+TELL_EVERY = 16
+"""Images between two words about the progress."""
 FRUSTUM_SHARE = 0.05
 """Depth of a drawn camera, as a share of the cameras' extent."""
 
@@ -239,6 +241,7 @@ class _Exporter:
 
     def _progress(self, what: str) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:
-            self.log.line(f"  {done} of {total} {what}")
+            if done % TELL_EVERY == 0 or done == total:
+                self.log.line(f"  {done} of {total} {what}")
 
         return tell

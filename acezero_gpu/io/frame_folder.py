@@ -14,12 +14,12 @@ from PIL import Image
 from acezero_gpu.data.frame_selection import FrameSelection, select_frames, sharpness
 from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of
 from acezero_gpu.data.video import VIDEO_SUFFIXES, VideoFrames
+from acezero_gpu.io.placed_images import JPEG_QUALITY
 from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import write_atomically
 
 FRAMES_FILE = "frames.json"
 FORMAT = "acezero-frames-1"
-JPEG_QUALITY = 95
 _TELL_EVERY = 25
 """Frames between two words about the progress."""
 
