@@ -103,17 +103,19 @@ def reconstruct_folder(
         raise InputError("--fix-focal: say with --focal-px at which value.")
     frames = frames or FrameSelection()
     video = named_video(images)
-    if video is None:  # wrong files are told before the folder is made
-        _depth_files(depth, resolve_images(images))
+    image_set = resolve_images(images) if video is None else None
+    if image_set is not None:  # wrong files are told before the folder is made
+        _depth_files(depth, image_set)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--depth", depth] if depth else []
     command += frames.flags() if video is not None else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
-    if video is not None:
+    if image_set is None:
+        assert video is not None
         with run.timer.stage("frames"):
-            images = str(frames_of_run(video, out, frames, log))
-    bank = run.load_bank(resolve_images(images), keypoints=True)
+            image_set = resolve_images(frames_of_run(video, out, frames, log))
+    bank = run.load_bank(image_set, keypoints=True)
     maps = _depth_files(depth, bank.images.image_set)
     step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
     return _finish(run, bank, step)

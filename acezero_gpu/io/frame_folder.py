@@ -192,7 +192,11 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     """The table of an earlier extraction; None where there is none that can be read."""
     try:
         table = json.loads((folder / FRAMES_FILE).read_text(encoding="utf-8"))
-        return table if table["format"] == FORMAT and all("name" in row for row in table["frames"]) else None
+        rows = [(str(row["name"]), float(row["time_s"])) for row in table["frames"]]
+        known = (
+            table["format"] == FORMAT and len(table["source"]["videos"]) > 0 and table["seen"] >= len(rows)
+        )
+        return table if known else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
