@@ -35,7 +35,7 @@ class TrainingConfig:
     """Reprojection error below which a patch counts for the early cool-down, at a shortest side of 480 pixels;
     scaled with the resolution."""
     mixed_precision: bool = True
-    """Half precision for the head's matrix products, where the device has it."""
+    """Half precision for the head's matrix products on a GPU."""
     report_every: int = 100
     """Steps between two lines of the log, and between two looks at the inlier share."""
 
@@ -236,9 +236,9 @@ class _Trainer:
         return loss.detach(), inlier.float().mean().detach()
 
     def _predict(self, features: Tensor) -> Tensor:
-        mixed = self.config.mixed_precision
-        with autocast(features.device, mixed):
-            return self.head(features if mixed else features.float())
+        lowered = self.config.mixed_precision and features.device.type == "cuda"
+        with autocast(features.device, lowered):
+            return self.head(features if lowered else features.float())
 
     @torch.no_grad()
     def _reestimate(self) -> None:

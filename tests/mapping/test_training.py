@@ -141,7 +141,7 @@ def test_reestimated_poses_come_closer_to_the_truth(world, generator, name):
     result = train(world, config, poses=start)
     before, after = world.pose_errors(start), world.pose_errors(result.cam_from_world)
     assert after[0] < 0.15 * before[0]
-    assert after[1] < 0.6 * before[1]
+    assert after[1] < 0.8 * before[1]
     assert result.inlier_share > 0.9
     spread, true_spread = (
         camera_centres(poses).std(dim=0).norm() for poses in (result.cam_from_world, start)
