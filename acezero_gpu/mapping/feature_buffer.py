@@ -70,6 +70,11 @@ class FeatureBuffer:
         images, slots, channels = self._shape
         return images * slots * (channels * 2 + 8)
 
+    @property
+    def patches_per_frame(self) -> int:
+        """Different patches of each image."""
+        return self._shape[1]
+
     def missing(self, frames: Int[Tensor, " f"]) -> Int[Tensor, " m"]:
         """Those of ``frames`` that are not encoded yet."""
         frames = frames.cpu()

@@ -169,7 +169,8 @@ class _Trainer:
         # Position of an image in the table, for per-frame look-ups.
         self.row_of_image = torch.zeros(int(table.frames.max()) + 1, dtype=torch.long, device=device)
         self.row_of_image[table.frames.to(device)] = torch.arange(len(table.frames), device=device)
-        self.schedule = LearningRateSchedule(config.schedule)
+        patches = len(table.frames) * buffer.patches_per_frame
+        self.schedule = LearningRateSchedule(config.schedule.bounded(patches, config.batch_size))
         self.head_optimiser = torch.optim.AdamW(head.parameters(), lr=config.schedule.lr_min, fused=True)
         self.pose_optimiser = _optimiser(poses, config.poses.lr)
         self.focal_optimiser = _optimiser(focal, config.calibration.lr) if config.calibration.refine else None

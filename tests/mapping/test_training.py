@@ -99,6 +99,13 @@ def test_the_same_seed_gives_the_same_map(world):
     assert (states[0]["output.weight"] - states[2]["output.weight"]).abs().max() > 1e-3
 
 
+def test_a_round_of_few_patches_takes_fewer_steps(world):
+    schedule = replace(CONFIG.schedule, iterations=200, max_epochs=2, min_iterations=10)
+    patches = len(world.cam_from_world) * world.buffer().patches_per_frame
+    result = train(world, replace(CONFIG, schedule=schedule))
+    assert result.iterations == math.ceil(2 * patches / CONFIG.batch_size) < 200
+
+
 def test_a_round_goes_on_from_a_given_head_and_leaves_it_as_it_was(world):
     short = replace(CONFIG, schedule=ScheduleConfig(name="constant", iterations=40, lr_max=0.0005))
     first = train(world)
