@@ -30,6 +30,7 @@ TINY = [
     "loop.growth_schedule.iterations=50",
     "loop.final_schedule.iterations=450",
     "loop.final_schedule.lr_max=0.01",
+    "loop.final_schedule.max_epochs=0",
     "loop.seeds.mapped_tries=1",
     "loop.seeds.tries=1",
     "loop.seeds.growth_candidates=3",
