@@ -15,7 +15,6 @@ from rich.table import Table
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import as_input_error
 from acezero_gpu.cli.output import say, show
-from acezero_gpu.cli.run import REGISTERED_FROM
 from acezero_gpu.data import PosedViews
 from acezero_gpu.data.image_set import files_of
 from acezero_gpu.evaluation import (
@@ -28,6 +27,7 @@ from acezero_gpu.evaluation import (
 from acezero_gpu.geometry import camera_centres, rotation_angle_deg
 from acezero_gpu.io import read_pose_file, read_poses
 from acezero_gpu.io.pose_file import POSE_SUFFIXES
+from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.runtime import InputError
 
 _NUMBER = r"[0-9.]+(?:[eE][+-]?[0-9]+)?"

@@ -9,12 +9,13 @@ from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
-from acezero_gpu.cli.run import REGISTERED_FROM, Run
+from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
 from acezero_gpu.runtime import InputError
@@ -140,7 +141,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     write_pose_file(folder.poses_final, step.views)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)
-        write_points(folder.path / "point_cloud.ply", cloud.points, cloud.colours)
+        write_points(folder.point_cloud, cloud.points, cloud.colours)
         shown = torch.where(step.views.registered(min_confidence), step.views.confidence, 0.0)
         plot_reconstruction(
             folder.path / "reconstruction.png",

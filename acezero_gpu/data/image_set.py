@@ -45,6 +45,15 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def root(self) -> Path:
+        """The absolute folder from which the names are paths: that of the list, or the working directory."""
+        if not self.names:
+            return Path.cwd()
+        depth = len(Path(self.names[0]).parts)
+        path = self.paths[0].absolute()
+        return path.parents[depth - 1] if depth <= len(path.parents) else Path(path.anchor)
+
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """The images at these positions, in this order."""
         rows = [int(index) for index in indices]

@@ -1,6 +1,6 @@
 """Files in and out: poses, run folders, point clouds."""
 
-from acezero_gpu.io.ply import write_cameras, write_points
+from acezero_gpu.io.ply import read_points, write_cameras, write_points
 from acezero_gpu.io.pose_file import (
     match_to_images,
     read_pose_file,
@@ -9,10 +9,15 @@ from acezero_gpu.io.pose_file import (
     write_pose_file,
 )
 from acezero_gpu.io.run_folder import RunFolder
+from acezero_gpu.io.run_reader import FinishedRun, RunRound, open_run
 
 __all__ = [
+    "FinishedRun",
     "RunFolder",
+    "RunRound",
     "match_to_images",
+    "open_run",
+    "read_points",
     "read_pose_file",
     "read_pose_folder",
     "read_poses",

@@ -8,10 +8,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from acezero_gpu.data.camera_frusta import FRUSTUM_EDGES, frustum_corners
+from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import write_atomically
 
 _VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 _FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3), ("rgb", "u1", 3)])
+_END = b"end_header\n"
 _EDGE_WIDTH = 0.02
 """Thickness of a drawn camera edge, as a share of the camera's size."""
 
@@ -21,6 +23,21 @@ def write_points(path: str | Path, points: Float[Tensor, "n 3"], colours: UInt8[
     keep = points.isfinite().all(-1)
     vertices = _vertices(points[keep], colours[keep])
     write_atomically(path, _header(len(vertices)) + vertices.tobytes())
+
+
+def read_points(path: str | Path) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, "n 3"]]:
+    """The points and colours that ``write_points`` wrote; ``InputError`` for a file of any other layout."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    end = data.find(_END) + len(_END)
+    rest = len(data) - end
+    count, beyond = divmod(rest, _VERTEX.itemsize)
+    if beyond or data[:end] != _header(count):
+        raise InputError(f"{path}: not a point cloud of this program; give the folder of a finished run.")
+    vertices = np.frombuffer(data, _VERTEX, count, end)
+    return torch.from_numpy(vertices["xyz"].copy()), torch.from_numpy(vertices["rgb"].copy())
 
 
 def write_cameras(

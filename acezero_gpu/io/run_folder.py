@@ -15,6 +15,13 @@ RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summa
 OTHER_PATTERNS = ("config.toml", "log.txt", "points.ply", "cameras.ply", "reconstruction.png")
 """Files of a run that alone do not forbid another one."""
 
+REGISTERED_FROM = "registered_means_confidence_from"
+"""Key of ``summary.json``: an image with less confidence is not registered."""
+IMAGE_ROOT = "image_root"
+"""Key of ``summary.json``: the folder from which the names of the images are paths."""
+IMAGE_SIZE = "image_size_px"
+"""Key of ``summary.json``: width and height of every image."""
+
 
 class RunFolder:
     """Names and writes the files of a run; what is written here appears complete or not at all."""
@@ -41,6 +48,11 @@ class RunFolder:
     def config(self) -> Path:
         """The settings that reproduce the run."""
         return self.path / "config.toml"
+
+    @property
+    def point_cloud(self) -> Path:
+        """Coloured points of the last map."""
+        return self.path / "point_cloud.ply"
 
     def poses(self, step: str | int) -> Path:
         """Poses after the registration of a step."""
