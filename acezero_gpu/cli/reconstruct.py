@@ -14,10 +14,11 @@ from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.io import write_history, write_points, write_pose_file
 from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
+from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
 from acezero_gpu.viz import plot_reconstruction
 
@@ -117,6 +118,7 @@ def _run_loop(
     """All rounds, saved as they end; the last one."""
     config = run.settings.config
     step: ReconstructionStep | None = None
+    history = RunHistory.start(bank, config.loop)
     rounds = run_loop(
         bank, camera, config.loop, depth=depth, seed=config.seed, timer=run.timer, log=run.log.line
     )
@@ -124,6 +126,8 @@ def _run_loop(
         write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
         write_pose_file(run.folder.poses(step.index), step.views)
         step.scene_map.save(run.folder.map(step.index))
+        history = history.after(step, run.timer.seconds)
+        write_history(run.folder.history, history)
         run.log.registered(step.registered, len(bank))
         if step.registered == 0:
             raise RunFailedError(

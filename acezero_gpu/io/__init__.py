@@ -1,5 +1,6 @@
 """Files in and out: poses, run folders, point clouds."""
 
+from acezero_gpu.io.history_file import read_history, write_history
 from acezero_gpu.io.ply import read_points, write_cameras, write_points
 from acezero_gpu.io.pose_file import (
     match_to_images,
@@ -17,11 +18,13 @@ __all__ = [
     "RunRound",
     "match_to_images",
     "open_run",
+    "read_history",
     "read_points",
     "read_pose_file",
     "read_pose_folder",
     "read_poses",
     "write_cameras",
+    "write_history",
     "write_points",
     "write_pose_file",
 ]

@@ -12,7 +12,15 @@ from acezero_gpu.runtime.atomic import write_atomically
 
 RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
 """Files whose presence means that the folder holds a finished or an interrupted run."""
-OTHER_PATTERNS = ("config.toml", "log.txt", "points.ply", "cameras.ply", "reconstruction.png")
+OTHER_PATTERNS = (
+    "config.toml",
+    "log.txt",
+    "history.json",
+    "points.ply",
+    "cameras.ply",
+    "reconstruction.png",
+    "report.html",
+)
 """Files of a run that alone do not forbid another one."""
 
 REGISTERED_FROM = "registered_means_confidence_from"
@@ -48,6 +56,16 @@ class RunFolder:
     def config(self) -> Path:
         """The settings that reproduce the run."""
         return self.path / "config.toml"
+
+    @property
+    def history(self) -> Path:
+        """The rounds so far, and how each image fared."""
+        return self.path / "history.json"
+
+    @property
+    def report(self) -> Path:
+        """A page that shows the run."""
+        return self.path / "report.html"
 
     @property
     def point_cloud(self) -> Path:

@@ -54,9 +54,7 @@ def start(
     registered[views] = True
     poses = torch.eye(3, 4).repeat(len(room), 1, 1)
     poses[views] = room.cam_from_world[views]
-    state = ReconstructionState.by_one_map(
-        poses, 100.0 * registered, registered, room.camera, torch.zeros(2)
-    )
+    state = ReconstructionState.by_one_map(poses, 100.0 * registered, registered, room.camera, torch.zeros(2))
     return state, point_map, joint
 
 
