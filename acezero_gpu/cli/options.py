@@ -27,6 +27,9 @@ Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
+FinishedFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder that acezero reconstruct wrote.")
+]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -172,6 +175,23 @@ Quiet = Annotated[
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show every line of log.txt.", rich_help_panel=SHOWN)
+]
+
+MovedImages = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        help="Where the images are now: a folder or glob.",
+        show_default="where the run found them",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html"),
+]
+NoReport = Annotated[
+    bool,
+    typer.Option("--no-report", help="Leave out report.html.", rich_help_panel=SHOWN),
 ]
 
 NoAlign = Annotated[

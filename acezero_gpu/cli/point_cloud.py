@@ -7,9 +7,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from acezero_gpu.data import PosedViews, load_colours
-from acezero_gpu.geometry import cell_centres_px, reproject, undistort_pixels
+from acezero_gpu.geometry import cell_centres_px
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.registration import cell_agreement
 from acezero_gpu.runtime import random_stream
 
 ERROR_BOUNDS_PX = (1.5, 3.0, 6.0)
@@ -60,13 +61,11 @@ def _points_of(
 ) -> tuple[ColouredPoints, Float[Tensor, " n"]]:
     """Points of all cells of these images that no bound rules out, and their reprojection errors."""
     camera = bank.camera(float(views.focal_px[int(rows[0])]))
-    cells = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
-    centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=bank.device))
-    points = scene_map.scene_coordinates(bank.features(rows)).float()
-    seen = reproject(points, views.matrices[rows].to(bank.device), camera)
-    error_px = (seen.pixels - centres).norm(dim=-1)
-    good = ((error_px < ERROR_BOUNDS_PX[-1] * bank.pixel_scale) & (seen.depth > 0)).cpu()
+    poses, stride = views.matrices[rows].to(bank.device), bank.encoder.stride
+    found = cell_agreement(bank.features(rows), scene_map, poses, camera, stride=stride)
+    error_px = found.error_px.cpu()
+    good = error_px < ERROR_BOUNDS_PX[-1] * bank.pixel_scale
     paths = [bank.images.image_set.paths[row] for row in rows.tolist()]
     pictures = load_colours(paths, (bank.width, bank.height))
-    u, v = cells.long().cpu().unbind(-1)
-    return ColouredPoints(points.cpu()[good], pictures[:, v, u][good]), error_px.cpu()[good]
+    u, v = cell_centres_px(*bank.grid, stride).long().unbind(-1)
+    return ColouredPoints(found.points.cpu()[good], pictures[:, v, u][good]), error_px[good]

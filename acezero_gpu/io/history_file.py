@@ -41,7 +41,7 @@ def read_history(path: str | Path) -> RunHistory:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"{path}: not the history of a reconstruction; remove it to go on without, or run acezero reconstruct again."
+            f"{path}: not the history of a reconstruction; remove it to go on without it, or reconstruct again."
         ) from None
 
 
