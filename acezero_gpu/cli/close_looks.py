@@ -1,9 +1,11 @@
 """A report's pictures of single images in detail: the surest and the least sure of those that the map places."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from acezero_gpu.config import ReconstructionConfig
@@ -55,11 +57,11 @@ def close_looks(
         return ()
     scale = scene_map.shortest_side_px / 480
     threshold_px = config.loop.registration.ransac.max_error_px * scale
-    looks = [_look("Surest of all", seen[0], threshold_px)]
+    looks = [_look("A closer look at the surest", seen[0], threshold_px)]
     if len(seen) > 1:
-        looks.append(_look("Least sure of those that the map places", seen[-1], threshold_px))
+        least = _look("A closer look at the least sure", seen[-1], threshold_px)
         matches = _matches(run, shown[-1], seen[-1], threshold_px)
-        looks += [matches] if matches is not None else []
+        looks.append(replace(least, figures=(*least.figures, *matches)))
     return tuple(looks)
 
 
@@ -85,9 +87,11 @@ def _shown_rows(run: FinishedRun) -> list[int]:
 def _look_at(
     run: FinishedRun, row: int, scene_map: SceneMap, encoder: Encoder, device: torch.device
 ) -> _Seen:
-    path = run.image_paths[row]
+    path, size = run.image_paths[row], run.image_size_px
     assert path is not None
-    width, height = _file_size(run, row)
+    if size is None:
+        raise InputError(f"{path}: cannot be read.")
+    width, height = size
     image_set = ImageSet((run.views.names[row],), (path,), width, height)
     images = load_grey(image_set, scene_map.shortest_side_px, minimum=1)
     camera = PinholeCamera.centred(float(run.views.focal_px[row]), width, height, device=device)
@@ -111,17 +115,6 @@ def _look_at(
     )
 
 
-def _file_size(run: FinishedRun, row: int) -> tuple[int, int]:
-    """Width and height of the image file, upright."""
-    if run.history is not None:
-        return run.history.image_size_px
-    path = run.image_paths[row]
-    from acezero_gpu.data import resolve_images
-
-    image_set = resolve_images(str(path), minimum=1)
-    return image_set.width, image_set.height
-
-
 def _look(title: str, seen: _Seen, threshold_px: float) -> CloseLook:
     figures = (
         (
@@ -137,11 +130,11 @@ def _look(title: str, seen: _Seen, threshold_px: float) -> CloseLook:
     return CloseLook(title, seen.name, figures)
 
 
-def _matches(run: FinishedRun, row: int, seen: _Seen, threshold_px: float) -> CloseLook | None:
-    """The image beside its nearest neighbour, with lines between what the map takes to be the same places."""
+def _matches(run: FinishedRun, row: int, seen: _Seen, threshold_px: float) -> list[tuple[str, Figure]]:
+    """The image above its nearest neighbour, with lines between what the map takes to be the same places."""
     neighbour = _nearest(run, row)
     if neighbour is None:
-        return None
+        return []
     path = run.image_paths[neighbour]
     assert path is not None
     height, width = seen.picture.shape[:2]
@@ -156,11 +149,11 @@ def _matches(run: FinishedRun, row: int, seen: _Seen, threshold_px: float) -> Cl
         seen.camera,
         error_px=error_px[good],
         max_px=threshold_px,
+        stacked=True,
     )
-    text = "Lines join what the map takes to be the same place: both ends should show the same thing."
-    return CloseLook(
-        "Its places in a neighbouring image", f"{seen.name} – {run.views.names[neighbour]}", ((text, figure),)
-    )
+    name = Path(run.views.names[neighbour]).name
+    text = f"Above {name}, its nearest neighbour. Lines join what the map takes to be the same place."
+    return [(text, figure)]
 
 
 def _nearest(run: FinishedRun, row: int) -> int | None:

@@ -1,7 +1,9 @@
 """From the folder of a run to what its report shows."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -21,11 +23,11 @@ IMAGE_SIZE_IF_UNKNOWN = (4, 3)
 
 def report_content(run: FinishedRun, device: torch.device) -> ReportContent:
     """Everything that can be said from the files of a run; what is missing stands in ``notes``."""
-    folder, history = RunFolder(run.path), run.history
+    folder = RunFolder(run.path)
     notes = _missing_files(run)
     config = _config(folder, notes)
     cells = _cells(run, config)
-    width, height = history.image_size_px if history else IMAGE_SIZE_IF_UNKNOWN
+    width, height = run.image_size_px or IMAGE_SIZE_IF_UNKNOWN
     images = _images(run, cells, (width, height), notes)
     points, colours = torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8)
     if run.point_cloud is not None:
@@ -106,13 +108,14 @@ def _images(
         {record.name: record for record in run.history.images} if run.history else {}
     )
     pictures = _pictures(run, size_px)
+    shown_names = _short_names(run.views.names)
     factor = 1.0 if cells is None else 100 / cells
     images = []
     for row, (name, registered) in enumerate(zip(run.views.names, run.registered, strict=True)):
         record = records.get(name)
         images.append(
             ReportImage(
-                name,
+                shown_names[row],
                 registered,
                 "none" if not registered else "unknown" if record is None else record.placed_by,
                 factor * float(run.views.confidence[row]),
@@ -126,6 +129,13 @@ def _images(
     if damaged:
         notes.append(f"{damaged} image files can no longer be read.")
     return tuple(images)
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Names without the folder that all of them lie in."""
+    parents = [PurePath(name).parent.parts for name in names]
+    shared = os.path.commonprefix(parents) if parents else ()
+    return [str(PurePath(*PurePath(name).parts[len(shared) :])) for name in names]
 
 
 def _pictures(run: FinishedRun, size_px: tuple[int, int]) -> list[torch.Tensor | None]:
@@ -190,9 +200,6 @@ def _facts(run: FinishedRun, content: ReportContent) -> tuple[tuple[str, str], .
         facts.append(("focal length", f"{float(run.views.focal_px[0]):,.1f} px"))
     if content.rounds:
         facts.append(("rounds", str(len(content.rounds))))
-    reason = run.summary.get("stop_reason") or _stop_reason(run.history)
-    if reason:
-        facts.append(("stopped because", str(reason)))
     if len(content.points):
         facts.append(("points", f"{len(content.points):,}"))
     seconds = run.summary.get("total_s", sum(content.stage_seconds.values()))
@@ -218,7 +225,8 @@ def _settings(run: FinishedRun, folder: RunFolder) -> tuple[tuple[str, str], ...
     summary: dict[str, Any] = dict(run.summary)
     entries = [("command", summary.get("command") or _command_line(folder.config))]
     entries += [(key, summary.get(key)) for key in ("preset", "device", "seed")]
-    size = run.history.image_size_px if run.history else None
+    entries.append(("stopped because", summary.get("stop_reason") or _stop_reason(run.history)))
+    size = run.image_size_px
     entries.append(("image size", f"{size[0]} × {size[1]} px" if size else None))
     radial = summary.get("radial")
     entries.append(("distortion", f"k1 {radial[0]:g}, k2 {radial[1]:g}" if radial else None))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of, match_by_key
+from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of, match_by_key, resolve_images
 from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.io.history_file import read_history
 from acezero_gpu.io.pose_file import read_pose_file
-from acezero_gpu.io.run_folder import IMAGE_ROOT, REGISTERED_FROM, RunFolder
+from acezero_gpu.io.run_folder import IMAGE_ROOT, IMAGE_SIZE, REGISTERED_FROM, RunFolder
 from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
 
@@ -66,6 +66,20 @@ class FinishedRun:
     def registered(self) -> tuple[bool, ...]:
         """Which images have a pose."""
         return tuple(self.views.registered(self.min_confidence).tolist())
+
+    @property
+    def image_size_px(self) -> tuple[int, int] | None:
+        """Width and height of every image file, as the run wrote them down or as a file that is there has them."""
+        if self.history is not None:
+            return self.history.image_size_px
+        if IMAGE_SIZE in self.summary:
+            width, height = self.summary[IMAGE_SIZE]
+            return int(width), int(height)
+        for path in filter(None, self.image_paths):
+            found = resolve_images(path, minimum=0)
+            if len(found):
+                return found.width, found.height
+        return None
 
 
 def open_run(

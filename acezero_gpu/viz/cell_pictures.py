@@ -35,7 +35,7 @@ def plot_reprojection_error(
         cmap=ERROR_COLOURS,
         vmin=0,
         vmax=max_px,
-        alpha=0.8,
+        alpha=0.7,
         extent=(0, width, height, 0),
         interpolation="nearest",
     )
@@ -48,7 +48,7 @@ def plot_reprojection_error(
 def plot_inliers(
     image: UInt8[Tensor, "h w 3"], error_px: Float[Tensor, "rows cols"], threshold_px: float = 10.0
 ) -> Figure:
-    """The image where its cells agree with the pose to within ``threshold_px``, and hatched darkness elsewhere."""
+    """The image where its cells agree with the pose to within ``threshold_px``, and dark elsewhere."""
     figure, axes = _figure(image)
     _show_image(axes, image, 1.0)
     inlier = (error_px.detach().cpu() < threshold_px).numpy()
@@ -119,4 +119,5 @@ def _figure(image: UInt8[Tensor, "h w 3"]) -> tuple[Figure, Axes]:
 def _show_image(axes: Axes, image: UInt8[Tensor, "h w 3"], brightness: float) -> None:
     height, width = image.shape[:2]
     shown = (image.detach().cpu().float() * brightness).byte().numpy()
-    axes.imshow(shown, extent=(0, width, height, 0))
+    # Not resampled: a page shows the photograph's own pixels.
+    axes.imshow(shown, extent=(0, width, height, 0), interpolation="none")
