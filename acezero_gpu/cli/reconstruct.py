@@ -9,6 +9,7 @@ from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
@@ -54,6 +55,7 @@ def reconstruct(
     encoder: opt.EncoderChoice = None,
     buffer_device: opt.BufferDeviceChoice = None,
     overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -67,10 +69,19 @@ def reconstruct(
     }
     settings = resolve_settings(device, preset, config, flags, set_)
     with RunLog(verbosity(quiet, verbose)) as log:
-        outcome = reconstruct_folder(
-            images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite
-        )
+        try:
+            outcome = reconstruct_folder(
+                images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite
+            )
+        except RunFailedError:
+            # Its rounds show why it failed.
+            if not no_report:
+                report_after_run(out, settings.device, log)
+            raise
+        page = None if no_report else report_after_run(out, settings.device, log)
     say(outcome.line)
+    if page is not None:
+        say(f"report → {page}")
 
 
 def reconstruct_folder(

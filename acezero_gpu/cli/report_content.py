@@ -1,8 +1,8 @@
 """From the folder of a run to what its report shows."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
+from os.path import commonpath
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -133,9 +133,11 @@ def _images(
 
 def _short_names(names: Sequence[str]) -> list[str]:
     """Names without the folder that all of them lie in."""
-    parents = [PurePath(name).parent.parts for name in names]
-    shared = os.path.commonprefix(parents) if parents else ()
-    return [str(PurePath(*PurePath(name).parts[len(shared) :])) for name in names]
+    try:
+        shared = commonpath([PurePath(name).parent for name in names])
+    except ValueError:  # some are absolute, some are not
+        return list(names)
+    return [str(PurePath(name).relative_to(shared)) for name in names]
 
 
 def _pictures(run: FinishedRun, size_px: tuple[int, int]) -> list[torch.Tensor | None]:

@@ -8,7 +8,7 @@ from acezero_gpu.cli import app
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
 TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint"})],
+    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint", "--no-report"})],
     "map": [
         "images",
         "out",
@@ -27,6 +27,7 @@ FLAGS = {
             {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
         ),
     ],
+    "report": ["run", *sorted({"--images", "--out", "--device"})],
     "demo": ["out", *sorted(SHARED)],
     "train-encoder": [
         "out",
