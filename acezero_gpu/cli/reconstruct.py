@@ -136,7 +136,8 @@ def _run_loop(
     for step in rounds:
         write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
         write_pose_file(run.folder.poses(step.index), step.views)
-        step.scene_map.save(run.folder.map(step.index))
+        if step.scene_map is not None:
+            step.scene_map.save(run.folder.map(step.index))
         history = history.after(step, run.timer.seconds)
         write_history(run.folder.history, history)
         run.log.registered(step.registered, len(bank))
@@ -153,6 +154,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
+    assert step.scene_map is not None, "the final round trains a map"
     write_pose_file(folder.poses_final, step.views)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)

@@ -49,5 +49,4 @@ def _round(record: dict[str, Any]) -> RoundRecord:
     columns = record.pop("training")
     rows = zip(*(columns[column] for column in _COLUMNS), strict=True)
     training = tuple(TrainingProgress(*row) for row in rows)
-    k1, k2 = record.pop("radial")
-    return RoundRecord(radial=(float(k1), float(k2)), training=training, **record)
+    return RoundRecord(training=training, **record)

@@ -21,15 +21,13 @@ class RoundRecord:
     """0 for the seed, then upwards."""
     name: StepName
     mapped: int
-    """Images that the map was trained on."""
+    """Images that its map was trained on; 0 where keypoints alone placed images, without a map."""
     registered: int
     """Images with a pose after it."""
     registered_by_map: int
     """Those of them that its map registered by itself."""
     focal_px: float
     """In pixels of the image files, after the round."""
-    radial: tuple[float, float]
-    """``k1, k2`` of its map."""
     stop_reason: str | None
     seconds: Mapping[str, float]
     """Of its stages; what came before the first round counts to it."""
@@ -92,11 +90,10 @@ class RunHistory:
         record = RoundRecord(
             step.index,
             step.name,
-            int((step.preliminary.confidence > 0).sum()),
+            0 if step.scene_map is None else int((step.preliminary.confidence > 0).sum()),
             step.registered,
             step.registered_by_map,
             float(step.views.focal_px[0]),
-            step.scene_map.radial,
             step.stop_reason,
             {stage: seconds for stage, seconds in spent.items() if seconds > 0},
             step.training_log,
@@ -112,16 +109,19 @@ class RunHistory:
                 confidences[row],
                 _placed_by(step.placement, row),
                 shares[row],
-                self._reason(step.placement, row, shares[row]),
+                self._reason(step, row, shares[row]),
             )
             for row, name in enumerate(step.views.names)
         )
 
-    def _reason(self, placement: Placement, row: int, share: float) -> str | None:
+    def _reason(self, step: ReconstructionStep, row: int, share: float) -> str | None:
+        placement = step.placement
         if placement.registered[row]:
             return None
         if placement.contradicted[row]:
             return "its keypoints contradict the pose that the map gave it"
+        if step.scene_map is None:
+            return "its keypoints do not place it, and no map has been trained yet"
         needed = 100 * self.min_confidence / self.cells
         agree = f"{100 * share:.1f} % of its cells agree" if share > 0 else "none of its cells agrees"
         reason = f"{agree} with the map, {needed:g} % are needed"

@@ -83,7 +83,7 @@ class Placement:
     registered: Bool[Tensor, " n"]
     """The map or keypoint tracks confirm the pose."""
     by_map: Bool[Tensor, " n"]
-    """The map of this round registered the image by itself."""
+    """The map of this round registered the image by itself; none, where the round has no map."""
     held: Bool[Tensor, " n"]
     """Keypoint tracks hold the pose."""
     contradicted: Bool[Tensor, " n"]
@@ -110,9 +110,11 @@ class ReconstructionStep:
     index: int
     """0 for the seed, then upwards; the final round is the last."""
     name: StepName
-    scene_map: SceneMap
+    scene_map: SceneMap | None
+    """None where keypoints alone placed the images: a seed that has no map yet. The final round always has one."""
     preliminary: PosedViews
-    """Poses of the mapped images after mapping; their confidence is inf, that of the other images 0."""
+    """Poses of the mapped images after mapping (without a map, of the seed); their confidence is inf, that of the
+    other images 0."""
     views: PosedViews
     """Poses of all images after registration; confidence is the inlier count."""
     registered: int
@@ -122,6 +124,7 @@ class ReconstructionStep:
     stop_reason: str | None
     """Set when the loop ends after this step or goes to the final round next."""
     training_log: tuple[TrainingProgress, ...]
+    """Of the map; empty without one."""
     placement: Placement
 
 
