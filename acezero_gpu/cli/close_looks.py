@@ -127,7 +127,7 @@ def _look(title: str, seen: _Seen, threshold_px: float) -> CloseLook:
             plot_scene_coordinates(seen.points, image=seen.picture),
         ),
     )
-    return CloseLook(title, seen.name, figures)
+    return CloseLook(title, Path(seen.name).name, figures)
 
 
 def _matches(run: FinishedRun, row: int, seen: _Seen, threshold_px: float) -> list[tuple[str, Figure]]:

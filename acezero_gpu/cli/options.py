@@ -27,9 +27,7 @@ Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
-FinishedFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The folder that acezero reconstruct wrote.")
-]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The OUT of an earlier acezero reconstruct.")]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -181,8 +179,8 @@ MovedImages = Annotated[
     str | None,
     typer.Option(
         "--images",
-        help="Where the images are now: a folder or glob.",
-        show_default="where the run found them",
+        metavar="FOLDER",
+        help="Folder or glob where the images lie now, if they were moved since the run.",
     ),
 ]
 ReportFile = Annotated[

@@ -16,7 +16,7 @@ from acezero_gpu.viz.report import write_report
 
 
 def report(
-    run: opt.FinishedFolder,
+    run: opt.RunDir,
     images: opt.MovedImages = None,
     out: opt.ReportFile = None,
     device: opt.Device = "auto",

@@ -73,12 +73,9 @@ def _missing_files(run: FinishedRun) -> list[str]:
         notes.append("poses_0.txt and the like are missing: there are no curves over the rounds.")
     gone = run.missing_images
     if gone:
-        which = (
-            "None of the image files was" if gone == len(run.image_paths) else f"{gone} image files were not"
-        )
         notes.append(
-            f"{which} found where the run read {'them' if gone != 1 else 'it'}: their pictures are missing here. "
-            "acezero report RUN --images FOLDER says where they are now."
+            f"{gone} of {len(run.image_paths)} image files are no longer where the run found them, and their "
+            "pictures are missing here: acezero report RUN --images FOLDER says where they are now."
         )
     return notes
 
@@ -127,7 +124,7 @@ def _images(
         picture is None and path is not None for picture, path in zip(pictures, run.image_paths, strict=True)
     )
     if damaged:
-        notes.append(f"{damaged} image files can no longer be read.")
+        notes.append(f"{damaged} image file{'s' if damaged > 1 else ''} can no longer be read.")
     return tuple(images)
 
 
@@ -160,7 +157,7 @@ def _rounds(run: FinishedRun) -> tuple[ReportRound, ...]:
             ReportRound(
                 str(record.index) if record.name == "iteration" else record.name,
                 record.registered,
-                record.registered_by_map,
+                record.registered_by_map if record.mapped else None,
                 record.focal_px,
                 record.training,
             )

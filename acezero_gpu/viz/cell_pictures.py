@@ -21,13 +21,13 @@ SPREAD = (0.02, 0.98)
 def plot_reprojection_error(
     image: UInt8[Tensor, "h w 3"], error_px: Float[Tensor, "rows cols"], *, max_px: float = 10.0
 ) -> Figure:
-    """Reprojection error of every cell over the darkened image: dark blue is exact, yellow ``max_px`` and more.
+    """Reprojection error of every cell over the image: dark blue is exact, yellow ``max_px`` and more.
 
     ``error_px`` is in any pixels, which its scale is then in; cells that are not finite (behind the camera) count as
     beyond ``max_px``.
     """
     figure, axes = _figure(image)
-    _show_image(axes, image, 0.35)
+    _show_image(axes, image, 0.7)
     errors = error_px.detach().cpu().float().clamp(0, max_px).nan_to_num(max_px)
     height, width = image.shape[:2]
     shown = axes.imshow(
@@ -35,7 +35,7 @@ def plot_reprojection_error(
         cmap=ERROR_COLOURS,
         vmin=0,
         vmax=max_px,
-        alpha=0.7,
+        alpha=0.6,
         extent=(0, width, height, 0),
         interpolation="nearest",
     )

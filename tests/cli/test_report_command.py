@@ -45,8 +45,8 @@ def run(tmp_path: Path) -> Path:
         "summary.json", {REGISTERED_FROM: 4.8, IMAGE_ROOT: str(images.root), "seconds": {"mapping": 2.5}}
     )
     rounds = (
-        RoundRecord(0, "seed", 2, 2, 1, 61.0, (0.0, 0.0), None, {"mapping": 1.0}, ()),
-        RoundRecord(1, "final", 2, 2, 2, 60.0, (0.0, 0.0), "no further images could be registered", {}, ()),
+        RoundRecord(0, "seed", 2, 2, 1, 61.0, None, {"mapping": 1.0}, ()),
+        RoundRecord(1, "final", 2, 2, 2, 60.0, "no further images could be registered", {}, ()),
     )
     records = tuple(
         ImageRecord(name, confidence, placed, confidence / 48, reason)
@@ -113,19 +113,19 @@ def test_images_that_have_moved(call: Call, run: Path) -> None:
     shutil.move(run.parent / "photos", new)
     assert call("report", run).code == 0
     text = text_of(run / "report.html")
-    assert "None of the image files was found" in text
+    assert "3 of 3 image files are no longer where the run found them" in text
     assert "--images" in text
     assert "data:image/jpeg" not in (run / "report.html").read_text()
     assert call("report", run, "--images", new, "--out", run.parent / "there.html").code == 0
     assert "data:image/jpeg" in (run.parent / "there.html").read_text()
-    assert "found" not in text_of(run.parent / "there.html")
+    assert "no longer" not in text_of(run.parent / "there.html")
     assert "no image of the run" in call("report", run, "--images", run).sentence
 
 
 def test_images_that_are_damaged(call: Call, run: Path) -> None:
     (run.parent / "photos" / "2.png").write_bytes(b"nothing")
     assert call("report", run).code == 0
-    assert "1 image files can no longer be read" in text_of(run / "report.html")
+    assert "1 image file can no longer be read" in text_of(run / "report.html")
 
 
 def test_a_map_of_another_encoder_costs_the_close_look_only(call: Call, run: Path) -> None:

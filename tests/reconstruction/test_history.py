@@ -1,5 +1,6 @@
 """What is kept of a round, and what is said of images that failed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pypose as pp
@@ -52,6 +53,12 @@ def test_images_are_told_how_they_were_placed_and_why_not() -> None:
         "5.0 % of its cells agree with the map, 10 % are needed, and its keypoints do not place it",
         "none of its cells agrees with the map, 10 % are needed, and its keypoints do not place it",
     ]
+
+
+def test_a_seed_without_a_map_says_so() -> None:
+    grown = BEFORE.after(replace(step(0, "seed"), scene_map=None, training_log=()), {})
+    assert grown.rounds[0].mapped == 0
+    assert grown.images[4].reason == "its keypoints do not place it, and no map has been trained yet"
 
 
 def test_a_round_has_the_seconds_that_were_spent_in_it() -> None:
