@@ -108,7 +108,7 @@ def test_a_trajectory_is_coloured_by_its_distance_from_the_truth() -> None:
     registered[3] = False
     figure = plot_trajectory(estimate, truth, registered=registered, unit="m")
     dots = figure.axes[0].collections[1]
-    assert dots.get_array() == pytest.approx(np.full(19, 0.1), abs=1e-6)
+    assert np.asarray(dots.get_array()) == pytest.approx(np.full(19, 0.1), abs=1e-6)
     # The circle is flat: broadside it is round, edge-on a line.
     spans = [np.ptp(axes.collections[1].get_offsets(), axis=0) for axes in figure.axes[:2]]
     assert spans[0][1] == pytest.approx(6.0, abs=0.3)
