@@ -65,6 +65,10 @@ def _missing_files(run: FinishedRun) -> list[str]:
             "history.json is missing, which runs of this version write: there is no training log, and nobody knows "
             "why images failed or which ones keypoints hold."
         )
+    if not run.summary and run.history is None:
+        notes.append(
+            "No file says which confidence counts as registered: every pose that agrees with anything does here."
+        )
     if run.point_cloud is None:
         notes.append(
             "point_cloud.ply is missing, so only cameras are shown: acezero reconstruct writes it when it finishes."
@@ -92,7 +96,7 @@ def _config(folder: RunFolder, notes: list[str]) -> ReconstructionConfig | None:
 def _cells(run: FinishedRun, config: ReconstructionConfig | None) -> float | None:
     """Cells per image: what a confidence is a share of."""
     if run.history is not None:
-        return run.history.cells
+        return float(run.history.cells)
     if config is None or not run.summary:
         return None
     return run.min_confidence / config.loop.registration.min_inlier_share

@@ -104,7 +104,7 @@ def test_an_interrupted_run_shows_its_last_round(call: Call, run: Path, history:
     assert "the run did not finish" in text
     assert "summary.json is missing" in text
     assert "point_cloud.ply is missing" in text
-    # Without a threshold every pose that agrees with anything counts.
+    assert ("No file says which confidence counts" in text) is not history
     assert ("2 of 3 images have a pose" if history else "All 3 images have a pose") in text
 
 

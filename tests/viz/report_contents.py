@@ -77,7 +77,7 @@ def large_run(images: int = 125, points: int = 150_000) -> ReportContent:
         settings=(("command", "acezero reconstruct 'a folder' out"),),
         skipped=(("broken.jpg", "OSError: truncated"),),
         notes=(),
-        close_looks=(CloseLook("The surest", shown[0].name, (("Errors.", figure),)),),
+        close_looks=(CloseLook("The surest", "frame-000000.jpg", (("Errors.", figure),)),),
     )
 
 
