@@ -73,6 +73,7 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
         None,
         (),
         Placement.of(state),
+        state.tracks,
     )
     return step, state
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from acezero_gpu.data.point_tracks import PointTracks
 from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import PinholeCamera, se3_from_matrix
 from acezero_gpu.mapping import TrainingProgress
@@ -42,6 +43,8 @@ class ReconstructionState:
     """Whose poses keypoint tracks hold: an adjustment has confirmed them, whatever the map says."""
     contradicted: Bool[Tensor, " n"]
     """Images that are not registered because their keypoints contradict the pose that a map gave them."""
+    tracks: PointTracks | None = None
+    """The points of the adjustment that the poses stem from; None for poses of a map."""
 
     @staticmethod
     def by_one_map(
@@ -126,6 +129,9 @@ class ReconstructionStep:
     training_log: tuple[TrainingProgress, ...]
     """Of the map; empty without one."""
     placement: Placement
+    """Of ``views``."""
+    tracks: PointTracks | None = None
+    """Points that hold the poses of ``views``, by rows of ``views``; None where these are the map's own."""
 
 
 def to_posed_views(

@@ -18,6 +18,8 @@ class CellAgreement:
     """What the map predicts, in world coordinates."""
     error_px: Float[Tensor, "b cells"]
     """Distance of the projected point from the centre of its cell; inf for a point behind the camera."""
+    depth: Float[Tensor, "b cells"]
+    """Of the point along the optical axis; positive in front of the camera."""
 
 
 @torch.no_grad()
@@ -39,4 +41,4 @@ def cell_agreement(
     points = scene_map.scene_coordinates(features).float()
     seen = reproject(points, cam_from_world, camera)
     error_px = (seen.pixels - centres).norm(dim=-1)
-    return CellAgreement(points, torch.where(seen.depth > 0, error_px, torch.inf))
+    return CellAgreement(points, torch.where(seen.depth > 0, error_px, torch.inf), seen.depth)

@@ -7,8 +7,13 @@ from acezero_gpu.cli import app
 
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
 TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint", "--no-report"})],
+    "reconstruct": [
+        "images",
+        "out",
+        *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--no-report"}),
+    ],
     "map": [
         "images",
         "out",
@@ -28,6 +33,28 @@ FLAGS = {
         ),
     ],
     "report": ["run", *sorted({"--images", "--out", "--device"})],
+    "frames": [
+        "videos",
+        "out",
+        *sorted(STRETCHES | {"--min-side", "--overwrite", "--quiet", "-q", "--verbose", "-v"}),
+    ],
+    "export": [
+        "run",
+        "out",
+        *sorted(
+            SHARED - {"--preset", "--set"}
+            | {
+                "--to",
+                "--images",
+                "--min-confidence",
+                "--dense",
+                "--opengl",
+                "--copy-images",
+                "--camera-size",
+            }
+        ),
+    ],
+    "import": ["format_", "model", "out", "--overwrite"],
     "demo": ["out", *sorted(SHARED)],
     "train-encoder": [
         "out",
