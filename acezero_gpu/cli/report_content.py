@@ -17,6 +17,7 @@ from acezero_gpu.runtime import InputError
 from acezero_gpu.viz.report import ReportContent, ReportImage, ReportRound
 
 PICTURE_WIDTH_PX = 208
+MOST_PICTURES = 700
 IMAGE_SIZE_IF_UNKNOWN = (4, 3)
 """Only the shape of the drawn cameras depends on it."""
 
@@ -124,9 +125,10 @@ def _images(
                 pictures[row],
             )
         )
-    damaged = sum(
-        picture is None and path is not None for picture, path in zip(pictures, run.image_paths, strict=True)
-    )
+    there = len(run.image_paths) - run.missing_images
+    damaged = min(there, MOST_PICTURES) - sum(picture is not None for picture in pictures)
+    if there > MOST_PICTURES:
+        notes.append(f"Pictures are those of the {MOST_PICTURES} least sure images, to keep the page small.")
     if damaged:
         notes.append(f"{damaged} image file{'s' if damaged > 1 else ''} can no longer be read.")
     return tuple(images)
@@ -142,13 +144,14 @@ def _short_names(names: Sequence[str]) -> list[str]:
 
 
 def _pictures(run: FinishedRun, size_px: tuple[int, int]) -> list[torch.Tensor | None]:
-    """Small pictures of the images that are there, None for the others."""
+    """Small pictures of the images that are there, None for the others; of very many, those of the least sure."""
     rows = [row for row, path in enumerate(run.image_paths) if path is not None]
+    rows = sorted(rows, key=lambda row: float(run.views.confidence[row]))[:MOST_PICTURES]
     pictures: list[torch.Tensor | None] = [None] * len(run.image_paths)
     if not rows:
         return pictures
     height = max(1, round(PICTURE_WIDTH_PX * size_px[1] / size_px[0]))
-    paths = [path for path in run.image_paths if path is not None]
+    paths = [path for path in (run.image_paths[row] for row in rows) if path is not None]
     for row, picture in zip(rows, load_colours(paths, (PICTURE_WIDTH_PX, height)), strict=True):
         # Files that cannot be decoded come out black.
         pictures[row] = picture if bool(picture.any()) else None

@@ -128,6 +128,17 @@ def test_images_that_are_damaged(call: Call, run: Path) -> None:
     assert "1 image file can no longer be read" in text_of(run / "report.html")
 
 
+def test_of_many_images_the_least_sure_have_pictures(
+    call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acezero_gpu.cli.report_content.MOST_PICTURES", 2)
+    assert call("report", run).code == 0
+    assert "Pictures are those of the 2 least sure images" in text_of(run / "report.html")
+    scene = (run / "report.html").read_text().split('id="scene">')[1].split("</script>")[0]
+    shown = [image["picture"] is not None for image in json.loads(scene)["images"]]
+    assert shown == [False, True, False]  # the last of the three is shown among the failed ones
+
+
 def test_a_map_of_another_encoder_costs_the_close_look_only(call: Call, run: Path) -> None:
     SceneMap(Head(4, HeadConfig(width=8), torch.zeros(3)), "another", 48, 1.2).save(run / "map_1.safetensors")
     assert call("report", run).code == 0

@@ -91,7 +91,7 @@ def _gallery_picture(image: ReportImage) -> str | None:
 
 def _camera_images(content: ReportContent) -> list[dict[str, Any]]:
     """What a click on a camera shows, for all images."""
-    count = max(1, sum(image.registered for image in content.images))
+    count = sum(image.registered and image.picture is not None for image in content.images)
     width = next((width for width, size in THUMBNAIL_WIDTHS_PX if size * count <= THUMBNAIL_BYTES), None)
     return [
         {
