@@ -9,7 +9,11 @@ SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--ve
 TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
 STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint"})],
+    "reconstruct": [
+        "images",
+        "out",
+        *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--no-report"}),
+    ],
     "map": [
         "images",
         "out",
@@ -28,6 +32,7 @@ FLAGS = {
             {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
         ),
     ],
+    "report": ["run", *sorted({"--images", "--out", "--device"})],
     "frames": [
         "videos",
         "out",
