@@ -15,6 +15,8 @@ from acezero_gpu.cli.reconstruct import reconstruct
 from acezero_gpu.cli.register import register
 from acezero_gpu.cli.train_encoder import train_encoder
 from acezero_gpu.cli.versions import package_version
+from acezero_gpu.cli.video import video
+from acezero_gpu.cli.view import view
 
 app = typer.Typer(
     name="acezero",
@@ -28,6 +30,8 @@ app.command("map")(map_)
 app.command("register")(register)
 app.command("evaluate")(evaluate)
 app.command("demo")(demo)
+app.command("video")(video)
+app.command("view")(view)
 app.command("train-encoder")(train_encoder)
 
 

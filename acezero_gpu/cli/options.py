@@ -27,6 +27,7 @@ Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The OUT of an earlier acezero reconstruct.")]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -173,6 +174,39 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show every line of log.txt.", rich_help_panel=SHOWN)
 ]
+Video = Annotated[
+    bool,
+    typer.Option(
+        "--video", help="Also write reconstruction.mp4, a film of how it grew.", rich_help_panel=SHOWN
+    ),
+]
+LogJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-json",
+        metavar="FILE",
+        help="Write what happens as one JSON object per line, while it happens.",
+        rich_help_panel=SHOWN,
+    ),
+]
+MovedImages = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Folder or glob where the images lie now, if they were moved since the run.",
+    ),
+]
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines look too.")
+]
+Port = Annotated[
+    int, typer.Option("--port", min=1, max=65535, help="Port to listen at; the next free one if it is taken.")
+]
+MaxPoints = Annotated[
+    int, typer.Option("--max-points", min=1, help="Show at most so many points, chosen at random.")
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
 NoAlign = Annotated[
     bool, typer.Option("--no-align", help="Compare as they stand: both are in the same world already.")

@@ -12,14 +12,22 @@ from acezero_gpu.cli.point_cloud import map_points
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.cli.video import film_of_run
 from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import write_points, write_pose_file
 from acezero_gpu.io.run_folder import REGISTERED_FROM
+from acezero_gpu.io.run_reader import rounds_of
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.progress import Work
 from acezero_gpu.viz import plot_reconstruction
+
+VIDEO_S = 12.0
+"""Typical seconds of the film."""
+PICTURE_S, POINTS_S = 1.5, 0.02
+"""Typical seconds of the last picture, and per image of the point cloud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ def reconstruct(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    video: opt.Video = False,
+    log_json: opt.LogJson = None,
 ) -> None:
     """Poses, focal length and a map from photographs alone."""
     flags = {
@@ -65,9 +75,9 @@ def reconstruct(
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_)
-    with RunLog(verbosity(quiet, verbose)) as log:
+    with RunLog(verbosity(quiet, verbose), log_json) as log:
         outcome = reconstruct_folder(
-            images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite
+            images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite, video=video
         )
     say(outcome.line)
 
@@ -81,6 +91,7 @@ def reconstruct_folder(
     focal_px: float | None = None,
     depth: str | None = None,
     overwrite: bool = False,
+    video: bool = False,
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
@@ -93,11 +104,14 @@ def reconstruct_folder(
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--depth", depth] if depth else []
+    command += ["--video"] if video else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
     bank = run.load_bank(image_set, keypoints=True)
     maps = _depth_files(depth, bank.images.image_set)
+    works = [Work("point cloud", PICTURE_S + POINTS_S * len(bank))]
+    run.log.afterwards(*works, *([Work("video", VIDEO_S, "frames")] if video else []))
     step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
-    return _finish(run, bank, step)
+    return _finish(run, bank, step, video)
 
 
 def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
@@ -134,7 +148,7 @@ def _run_loop(
     return step
 
 
-def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
+def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, video: bool) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
@@ -153,6 +167,9 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
             title=folder.path.name,
             aspect=bank.width / bank.height,
         )
+    if video:
+        with run.timer.stage("video"):
+            film_of_run(folder.video, rounds_of(folder), step.views, min_confidence, cloud, bank)
     focal_px = float(step.views.focal_px[0])
     figures = {
         "registered": step.registered,

@@ -1,6 +1,7 @@
 """The folder that one run writes into: its file names, and what may be overwritten."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from acezero_gpu.runtime.atomic import write_atomically
 
 RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
 """Files whose presence means that the folder holds a finished or an interrupted run."""
-OTHER_PATTERNS = ("config.toml", "log.txt", "points.ply", "cameras.ply", "reconstruction.png")
+OTHER_PATTERNS = (
+    "config.toml",
+    "log.txt",
+    "points.ply",
+    "cameras.ply",
+    "reconstruction.png",
+    "reconstruction.mp4",
+)
 """Files of a run that alone do not forbid another one."""
 
 REGISTERED_FROM = "registered_means_confidence_from"
@@ -21,6 +29,7 @@ IMAGE_ROOT = "image_root"
 """Key of ``summary.json``: the folder from which the names of the images are paths."""
 IMAGE_SIZE = "image_size_px"
 """Key of ``summary.json``: width and height of every image."""
+_ROUND = re.compile(r"poses_(\d+)\.txt")
 
 
 class RunFolder:
@@ -53,6 +62,16 @@ class RunFolder:
     def point_cloud(self) -> Path:
         """Coloured points of the last map."""
         return self.path / "point_cloud.ply"
+
+    @property
+    def video(self) -> Path:
+        """A film of how the reconstruction grew."""
+        return self.path / "reconstruction.mp4"
+
+    def rounds(self) -> list[int]:
+        """Indices of the steps whose poses are here, ascending."""
+        matches = (_ROUND.fullmatch(file.name) for file in self.path.glob("poses_*.txt"))
+        return sorted(int(match[1]) for match in matches if match)
 
     def poses(self, step: str | int) -> Path:
         """Poses after the registration of a step."""

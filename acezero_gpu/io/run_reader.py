@@ -1,7 +1,6 @@
 """A finished reconstruction, read back from its folder."""
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from acezero_gpu.io.pose_file import read_pose_file
 from acezero_gpu.io.run_folder import IMAGE_ROOT, REGISTERED_FROM, RunFolder
 from acezero_gpu.runtime import InputError
 
-_ROUND = re.compile(r"poses_(\d+)\.txt")
 _OTHER_COMMANDS = {"poses.txt": "register", "poses_mapped.txt": "map"}
 """Pose files of commands that are no reconstruction."""
 
@@ -81,7 +79,7 @@ def open_run(
     _require(folder, folder.summary)
     summary = _read_summary(folder)
     views = read_pose_file(folder.poses_final)
-    found = _rounds_of(folder)
+    found = rounds_of(folder)
     if rounds and not found:
         _require(folder, folder.poses(0))
     if points:
@@ -142,11 +140,11 @@ def _read_summary(folder: RunFolder) -> dict[str, Any]:
     return dict(summary)
 
 
-def _rounds_of(folder: RunFolder) -> tuple[RunRound, ...]:
-    indices = [int(match[1]) for file in folder.path.iterdir() if (match := _ROUND.fullmatch(file.name))]
+def rounds_of(folder: RunFolder) -> tuple[RunRound, ...]:
+    """The rounds whose poses are in the folder, from the seed on."""
     return tuple(
         RunRound(index, folder.poses(index), folder.map(index) if folder.map(index).is_file() else None)
-        for index in sorted(indices)
+        for index in folder.rounds()
     )
 
 

@@ -38,6 +38,7 @@ def seed_round(loop: Loop, camera: PinholeCamera) -> tuple[ReconstructionStep, R
     With depth maps every start is a single image, as in ACE0; otherwise a block found by two-view geometry.
     ``ReconstructionError`` if there is no start.
     """
+    loop.begin("seed", 0, 0)
     with loop.timer.stage("seeds"):
         starts = (
             _block_starts(loop, camera) if loop.depth is None else _depth_starts(loop, camera, loop.depth)

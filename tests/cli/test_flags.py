@@ -6,9 +6,13 @@ import typer
 from acezero_gpu.cli import app
 
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
-TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+TRAINED = (
+    SHARED
+    | {"--log-json"}
+    | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+)
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint"})],
+    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint", "--video"})],
     "map": [
         "images",
         "out",
@@ -18,7 +22,7 @@ FLAGS = {
         "images",
         "map_file",
         "out",
-        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px"}),
+        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px", "--log-json"}),
     ],
     "evaluate": [
         "poses",
@@ -28,6 +32,8 @@ FLAGS = {
         ),
     ],
     "demo": ["out", *sorted(SHARED)],
+    "video": ["run", *sorted({"--images", "--device", "--quiet", "-q", "--verbose", "-v"})],
+    "view": ["run", *sorted({"--images", "--host", "--port", "--max-points", "--no-browser"})],
     "train-encoder": [
         "out",
         *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),
