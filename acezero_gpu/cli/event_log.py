@@ -22,7 +22,7 @@ class EventLog:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8", errors="surrogateescape")
+            self._file = path.open("w", encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"--log-json {path}: cannot be written ({error.strerror}); give a file that you may write to."
@@ -37,7 +37,7 @@ class EventLog:
             "stage": stage,
             **fields,
         }
-        line = json.dumps({key: _plain(value) for key, value in content.items()}, ensure_ascii=False)
+        line = json.dumps({key: _plain(value) for key, value in content.items()})
         with self._lock:
             if not self._file.closed:
                 self._file.write(line + "\n")

@@ -168,8 +168,11 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, video: bool) ->
             aspect=bank.width / bank.height,
         )
     if video:
-        with run.timer.stage("video"):
-            film_of_run(folder.video, rounds_of(folder), step.views, min_confidence, cloud, bank)
+        try:
+            with run.timer.stage("video"):
+                film_of_run(folder.video, rounds_of(folder), step.views, min_confidence, cloud, bank)
+        except RunFailedError as error:  # the reconstruction itself is in order
+            run.log.warn(str(error))
     focal_px = float(step.views.focal_px[0])
     figures = {
         "registered": step.registered,

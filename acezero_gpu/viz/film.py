@@ -8,7 +8,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -124,7 +124,7 @@ class _Scene:
         dots: list[Dots],
         lines: list[Float[np.ndarray, "v s 3"]],
         line_colours: list[UInt8[np.ndarray, "v 3"]],
-        posed: list[Float[np.ndarray, " v"]],
+        posed: list[Bool[np.ndarray, " v"]],
         up_ahead: tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]],
         centres: Float[np.ndarray, "c 3"],
         together: bool,

@@ -6,6 +6,7 @@ Stands on viser, which is an optional extra; this module can be imported without
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from acezero_gpu.viz.framing import frustum_size, middle_and_radius, up_and_ahea
 
 THUMBNAIL_PX, PICTURE_PX = 96, 640
 """Longest side of the pictures in the scene, and of the one beside it."""
+NO_PICTURE = np.full((48, 64, 3), 225, np.uint8)
 EYE_DISTANCE = 2.2
 """Of the first view from the middle, in radii of the scene."""
 
@@ -65,7 +67,8 @@ class RunViewer:
 
         self.run = run
         self.selected: int | None = None
-        self._server: Any = viser.ViserServer(host=host, port=port, verbose=False)
+        with redirect_stdout(None):  # it announces itself, also when told to be quiet
+            self._server: Any = viser.ViserServer(host=host, port=port, verbose=False)
         self._over = threading.Event()
         last = run.rounds[-1]
         poses = last.cam_from_world[torch.tensor(last.registered)].float()
@@ -113,9 +116,7 @@ class RunViewer:
         """Show the picture and the numbers of one image."""
         self.selected = row
         path = self.run.image_paths[row]
-        self._picture.visible = path is not None
-        if path is not None:
-            self._picture.image = _decoded(path, PICTURE_PX)
+        self._picture.image = NO_PICTURE if path is None else _decoded(path, PICTURE_PX)
         self._numbers.content = description(self.run, self.run.rounds[self._round], row)
         self._choice.value = self.run.names[row]
 
@@ -147,7 +148,8 @@ class RunViewer:
             fov=2 * math.atan(0.5 * height / self.run.focal_px),
             aspect=width / height,
             scale=self._size,
-            line_width=2.0,
+            thickness=2.0,
+            thickness_units="screen",
             visible=False,
         )
         frustum.on_click(lambda _event: self.select(row))
@@ -175,7 +177,7 @@ class RunViewer:
         self._choice = gui.add_dropdown("Image", run.names)
         self._choice.on_update(self._on_choice)
         self._numbers = gui.add_markdown("Click on a camera, or choose an image.")
-        self._picture = gui.add_image(np.full((2, 2, 3), 255, np.uint8), format="jpeg", visible=False)
+        self._picture = gui.add_image(NO_PICTURE, format="jpeg")
 
     def _on_choice(self, _event: Any) -> None:
         row = self.run.names.index(self._choice.value)
@@ -219,7 +221,7 @@ def _places(
     cam_from_world: Float[Tensor, "n 3 4"],
 ) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
     """Orientation ``w x y z`` and position of each camera in the world."""
-    world_from_cam = torch.as_tensor(se3_from_matrix(invert(cam_from_world.double())))
+    world_from_cam = se3_from_matrix(invert(cam_from_world.double())).tensor()
     return [(tuple(row[[6, 3, 4, 5]].tolist()), tuple(row[:3].tolist())) for row in world_from_cam]
 
 
@@ -232,4 +234,4 @@ def _decoded(path: Path, longest_px: int) -> UInt8[np.ndarray, "h w 3"]:
             picture.thumbnail((longest_px, longest_px))
             return np.asarray(picture)
     except Exception:  # Pillow's plugins raise almost any type for damaged data
-        return np.full((48, 64, 3), 160, np.uint8)
+        return NO_PICTURE
