@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pypose as pp
 import torch
 from rich.table import Table
 
@@ -156,18 +155,12 @@ def judge(
     if not bool(known.any()):
         raise InputError(f"{truth_spec}: no true pose for any image of the estimate; are they named alike?")
     listed = len(read_pose_file(truth_spec).names if is_file else files_of(truth_spec, POSE_SUFFIXES))
-    truth = _rows(truth, known)
+    truth = truth.subset(known.nonzero()[:, 0].tolist())
     with as_input_error():
         report = evaluate_poses(estimate, truth, config, torch.Generator().manual_seed(0))
     if not aligned:
         report = _as_they_stand(report, estimate, truth)
     return Judgement(report, aligned, max(0, listed - len(truth.names)))
-
-
-def _rows(views: PosedViews, keep: torch.Tensor) -> PosedViews:
-    names = tuple(name for name, kept in zip(views.names, keep.tolist(), strict=True) if kept)
-    pose = pp.SE3(torch.as_tensor(views.cam_from_world)[keep])
-    return PosedViews(names, pose, views.focal_px[keep], views.confidence[keep])
 
 
 def _as_they_stand(report: PoseReport, estimate: PosedViews, truth: PosedViews) -> PoseReport:

@@ -121,7 +121,7 @@ def _train(
 ) -> MappingResult:
     config = run.settings.config
     loop = config.loop
-    expect("", mapping_work(bank, loop.training, len(frames), loop.final_schedule.iterations))
+    expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
     with run.timer.stage("buffer"):
         bank.fill_buffer(frames)
     training = replace(

@@ -27,7 +27,6 @@ Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The OUT of an earlier acezero reconstruct.")]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -187,14 +186,6 @@ LogJson = Annotated[
         metavar="FILE",
         help="Write what happens as one JSON object per line, while it happens.",
         rich_help_panel=SHOWN,
-    ),
-]
-MovedImages = Annotated[
-    str | None,
-    typer.Option(
-        "--images",
-        metavar="FOLDER",
-        help="Folder or glob where the images lie now, if they were moved since the run.",
     ),
 ]
 Host = Annotated[

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
 from acezero_gpu.cli.run import Run
@@ -14,8 +16,10 @@ from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.cli.video import film_of_run
 from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.data.frame_selection import FrameSelection
+from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.io import SavedTracks, write_points, write_pose_file, write_tracks
 from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.io.run_reader import rounds_of
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
@@ -47,12 +51,16 @@ class Outcome:
 
 
 def reconstruct(
-    images: opt.Images,
+    images: exchange.ImagesOrVideo,
     out: opt.Out,
     focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
     depth: opt.Depth = None,
     refine_joint: opt.RefineJointWhen = None,
+    fps: exchange.Fps = None,
+    every: exchange.Every = None,
+    min_sharpness: exchange.MinSharpness = 0.0,
+    max_frames: exchange.ReconstructMaxFrames = 300,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
     config: opt.ConfigFile = None,
@@ -66,7 +74,7 @@ def reconstruct(
     video: opt.Video = False,
     log_json: opt.LogJson = None,
 ) -> None:
-    """Poses, focal length and a map from photographs alone."""
+    """Poses, focal length and a map from photographs alone, or from a video."""
     flags = {
         "seed": seed,
         "encoder": encoder,
@@ -75,9 +83,20 @@ def reconstruct(
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_)
+    frames = frame_selection(fps, every, min_sharpness, max_frames)
+    if (fps or every) and named_video(images) is None:
+        raise InputError(f"--fps and --every are for videos, and {images} is none.")
     with RunLog(verbosity(quiet, verbose), log_json) as log:
         outcome = reconstruct_folder(
-            images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite, video=video
+            images,
+            out,
+            settings,
+            log,
+            focal_px=focal_px,
+            depth=depth,
+            frames=frames,
+            overwrite=overwrite,
+            film=video,
         )
     say(outcome.line)
 
@@ -90,28 +109,38 @@ def reconstruct_folder(
     *,
     focal_px: float | None = None,
     depth: str | None = None,
+    frames: FrameSelection | None = None,
     overwrite: bool = False,
-    video: bool = False,
+    film: bool = False,
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
+    ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``.
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
     if settings.config.loop.fix_focal and focal_px is None:
         raise InputError("--fix-focal: say with --focal-px at which value.")
-    image_set = resolve_images(images)
-    _depth_files(depth, image_set)  # wrong files are told before the folder is made
+    frames = frames or FrameSelection()
+    video = named_video(images)
+    image_set = resolve_images(images) if video is None else None
+    if image_set is not None:  # wrong files are told before the folder is made
+        _depth_files(depth, image_set)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--depth", depth] if depth else []
-    command += ["--video"] if video else []
+    command += ["--video"] if film else []
+    command += frames.flags() if video is not None else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
+    if image_set is None:
+        assert video is not None
+        with run.timer.stage("frames"):
+            image_set = resolve_images(frames_of_run(video, out, frames, log))
     bank = run.load_bank(image_set, keypoints=True)
     maps = _depth_files(depth, bank.images.image_set)
     works = [Work("point cloud", PICTURE_S + POINTS_S * len(bank))]
-    run.log.afterwards(*works, *([Work("video", VIDEO_S, "frames")] if video else []))
+    run.log.afterwards(*works, *([Work("video", VIDEO_S, "frames")] if film else []))
     step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
-    return _finish(run, bank, step, video)
+    return _finish(run, bank, step, film)
 
 
 def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
@@ -137,7 +166,8 @@ def _run_loop(
     for step in rounds:
         write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
         write_pose_file(run.folder.poses(step.index), step.views)
-        step.scene_map.save(run.folder.map(step.index))
+        if step.scene_map is not None:
+            step.scene_map.save(run.folder.map(step.index))
         run.log.registered(step.registered, len(bank))
         if step.registered == 0:
             raise RunFailedError(
@@ -148,11 +178,13 @@ def _run_loop(
     return step
 
 
-def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, video: bool) -> Outcome:
+def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, film: bool) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
+    assert step.scene_map is not None, "the final round trains a map"
     write_pose_file(folder.poses_final, step.views)
+    tracked = _write_tracks(run, bank, step)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)
         write_points(folder.point_cloud, cloud.points, cloud.colours)
@@ -167,7 +199,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, video: bool) ->
             title=folder.path.name,
             aspect=bank.width / bank.height,
         )
-    if video:
+    if film:
         try:
             with run.timer.stage("video"):
                 film_of_run(folder.video, rounds_of(folder), step.views, min_confidence, cloud, bank)
@@ -183,6 +215,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, video: bool) ->
         REGISTERED_FROM: round(min_confidence, 3),
         "radial": [round(value, 6) for value in step.scene_map.radial],
         "points": len(cloud.points),
+        "tracks": tracked,
     }
     run.write_summary(bank.images.image_set, figures)
     line = (
@@ -191,3 +224,15 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, video: bool) ->
     )
     run.log.line(f" {line}")
     return Outcome(step.views, step.registered, min_confidence, run.log.seconds, line)
+
+
+def _write_tracks(run: Run, bank: ImageBank, step: ReconstructionStep) -> int:
+    """Keep the points of the last adjustment, if the poses stem from one; their number."""
+    if step.tracks is None:
+        return 0
+    image_set = bank.images.image_set
+    with run.timer.stage("tracks"):
+        size_px = (image_set.width, image_set.height), (bank.width, bank.height)
+        colours = track_colours(step.tracks, image_set.paths, *size_px)
+        write_tracks(run.folder.tracks, SavedTracks(image_set.names, step.tracks, colours))
+    return len(step.tracks.points)

@@ -1,5 +1,6 @@
 """``acezero register``: poses of photographs in a map that exists."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.io.run_folder import REGISTERED_FROM
-from acezero_gpu.network import SceneMap, make_encoder
+from acezero_gpu.network import SceneMap, make_encoder, packaged_encoder
 from acezero_gpu.reconstruction.plan import registration_work
 from acezero_gpu.reconstruction.state import to_posed_views
 from acezero_gpu.registration import register_images
@@ -40,7 +41,9 @@ def register(
     """Poses of photographs in a map that exists."""
     settings = resolve_settings(device, preset, config, {"seed": seed, "encoder": encoder}, set_)
     with RunLog(verbosity(quiet, verbose), log_json) as log:
-        line = register_folder(images, map_file, out, settings, log, focal_px, overwrite)
+        line = register_folder(
+            images, map_file, out, settings, log, focal_px, overwrite, encoder_given=encoder is not None
+        )
     say(line)
 
 
@@ -52,9 +55,14 @@ def register_folder(
     log: RunLog,
     focal_px: float | None,
     overwrite: bool,
+    *,
+    encoder_given: bool = True,
 ) -> str:
-    """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered."""
-    scene_map = _load_map(map_file, settings)
+    """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered.
+
+    Unless the encoder was given, a map of another encoder of the package is taken with that one.
+    """
+    scene_map, settings = _load_map(map_file, settings, encoder_given)
     image_set = resolve_images(images, minimum=1)
     command: list[str | Path] = ["register", images, map_file, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
@@ -100,16 +108,22 @@ def register_folder(
     return line
 
 
-def _load_map(map_file: Path, settings: Settings) -> SceneMap:
-    """``InputError`` if there is no map in the file, or one that this encoder's features mean nothing to."""
+def _load_map(map_file: Path, settings: Settings, encoder_given: bool) -> tuple[SceneMap, Settings]:
+    """The map and the settings with its encoder.
+
+    ``InputError`` if there is no map in the file, or one that the given encoder's features mean nothing to.
+    """
     if not map_file.is_file():
         raise InputError(f"{map_file}: no such file; give a map_*.safetensors that an earlier run wrote.")
     with as_input_error():
         scene_map = SceneMap.load(map_file, settings.device)
         encoder = make_encoder(settings.config.encoder, settings.device)
-    if scene_map.encoder_identifier != encoder.identifier:
-        raise InputError(
-            f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
-            f"{encoder.identifier}; give the same --encoder as for the map."
-        )
-    return scene_map
+    if scene_map.encoder_identifier == encoder.identifier:
+        return scene_map, settings
+    name = None if encoder_given else packaged_encoder(scene_map.encoder_identifier)
+    if name is not None:
+        return scene_map, replace(settings, config=replace(settings.config, encoder=name))
+    raise InputError(
+        f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
+        f"{encoder.identifier}; give the same --encoder as for the map."
+    )

@@ -114,6 +114,10 @@ class RunLog:
         self._event("warning", text=text)
         self._show(f"warning: {text}")
 
+    def stage(self, name: str) -> None:
+        """What is going on now, where no timer says it."""
+        self._keeper.begin(name)
+
     def registered(self, count: int, total: int) -> None:
         """How many images have a pose so far."""
         self._keeper.registered(count, total)

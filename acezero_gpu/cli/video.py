@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 
+from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError, as_input_error
 from acezero_gpu.cli.output import say
-from acezero_gpu.cli.point_cloud import ColouredPoints, map_points
+from acezero_gpu.cli.point_cloud import map_points
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.config import load_config, preset
 from acezero_gpu.data import ImageSet, PosedViews, load_grey, resolve_images
 from acezero_gpu.io import FinishedRun, RunFolder, RunRound, open_run, read_points
+from acezero_gpu.io.export_scene import ColouredPoints
 from acezero_gpu.network import SceneMap, make_encoder
 from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.runtime import InputError, StageTimer, resolve_device
@@ -26,8 +28,8 @@ USUAL_THRESHOLD = 480.0
 
 
 def video(
-    run: opt.RunDir,
-    images: opt.MovedImages = None,
+    run: exchange.RunDir,
+    images: exchange.MovedImages = None,
     device: opt.Device = "auto",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,

@@ -9,6 +9,7 @@ from types import FrameType
 
 import torch
 
+from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.output import say
@@ -23,8 +24,8 @@ PORT, PORTS_TRIED = 8080, 100
 
 
 def view(
-    run: opt.RunDir,
-    images: opt.MovedImages = None,
+    run: exchange.RunDir,
+    images: exchange.MovedImages = None,
     host: opt.Host = "127.0.0.1",
     port: opt.Port = PORT,
     max_points: opt.MaxPoints = 1_000_000,

@@ -47,12 +47,15 @@ def write_cameras(
     *,
     size: float,
     aspect: float = 4 / 3,
+    opening: float = 0.6,
 ) -> None:
     """One pyramid per camera: its apex is the camera centre, its base faces the scene at depth ``size``.
 
+    ``opening`` is half the base's height per depth, ``aspect`` its width per height.
+
     Edges are thin strips of two triangles, which every viewer shows; few show PLY's own ``edge`` elements.
     """
-    corners = frustum_corners(cam_from_world, size, aspect)
+    corners = frustum_corners(cam_from_world, size, aspect, opening)
     start, end = corners[:, [a for a, _ in FRUSTUM_EDGES]], corners[:, [b for _, b in FRUSTUM_EDGES]]
     along = torch.nn.functional.normalize(end - start, dim=-1)
     forward = cam_from_world[:, None, 2, :3].expand_as(along)

@@ -20,6 +20,7 @@ OTHER_PATTERNS = (
     "cameras.ply",
     "reconstruction.png",
     "reconstruction.mp4",
+    "tracks.safetensors",
 )
 """Files of a run that alone do not forbid another one."""
 
@@ -52,6 +53,11 @@ class RunFolder:
     def summary(self) -> Path:
         """Counts, times and settings of the finished run."""
         return self.path / "summary.json"
+
+    @property
+    def tracks(self) -> Path:
+        """Points of the last joint adjustment, and which images see them where."""
+        return self.path / "tracks.safetensors"
 
     @property
     def config(self) -> Path:

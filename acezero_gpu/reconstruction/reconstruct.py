@@ -18,7 +18,7 @@ from acezero_gpu.reconstruction.rounds import (
     refining_round,
     with_consistent_confidence,
 )
-from acezero_gpu.reconstruction.seed_round import seed_round
+from acezero_gpu.reconstruction.seed_round import find_starts, grown_round, mapped_round
 from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import should_stop
 from acezero_gpu.runtime import StageTimer
@@ -41,13 +41,20 @@ def reconstruct(
     images give a start.
     """
     loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log, depth)
-    step, state, head = seed_round(loop, camera)
+    adjust = config.joint.when == "every"
+    starts = find_starts(loop, camera)
+    grown = grown_round(loop, starts[0]) if config.grow_first and adjust and depth is None else None
+    head: Head | None = None
+    if grown is not None:
+        step, state = grown
+    else:
+        step, state, head = mapped_round(loop, starts)
     yield step
     best_share, iteration = state.share, 0
     while True:
         iteration += 1
-        adjust = config.joint.when == "every"
-        state = adjusted(loop, state, adjust, iteration)
+        if iteration > 1 or grown is None:
+            state = adjusted(loop, state, adjust, iteration)
         if state.share >= config.stopping.registration_share and adjust:
             # Keypoints have placed every image already: another map on the way would change nothing.
             reason: str | None = "all images are registered"
@@ -108,6 +115,6 @@ def _final_state(
     if joint.when == "off" or not joint.holds:
         return found
     poses = torch.where(before.held[:, None, None], before.cam_from_world, found.cam_from_world)
-    found = replace(found, cam_from_world=poses, held=before.held)
+    found = replace(found, cam_from_world=poses, held=before.held, tracks=before.tracks)
     further = bool((found.registered & ~before.held).any())
     return adjusted(loop, found, further, index)

@@ -19,6 +19,7 @@ from acezero_gpu.mapping import (
     train_map,
 )
 from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.held_tracks import held_tracks
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.loop_config import LoopConfig
@@ -111,10 +112,10 @@ class Loop:
                 progress=report,
             )
 
-    def begin(self, part: StepName, index: int, placed: int) -> None:
+    def begin(self, part: StepName, index: int, placed: int, *, maps_seeds: bool = True) -> None:
         """Says what is expected from here on."""
         name = f"{part} {index}" if part == "iteration" else part
-        expect(name, expected_work(self.bank, self.config, part, placed=placed))
+        expect(name, expected_work(self.bank, self.config, part, placed=placed, maps_seeds=maps_seeds))
 
     def register(
         self, scene_map: SceneMap, camera: PinholeCamera, radial: Tensor, round_: Round
@@ -175,6 +176,7 @@ class Loop:
             state.registered_by_map,
             stop_reason,
             mapped.log,
+            state.tracks,
         )
 
 
@@ -206,12 +208,14 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
             refine_focal=not loop.config.fix_focal,
             generator=random_stream(loop.seed, "adjustment", index),
         )
+    if loop.depth is not None:
+        refined = in_metres(refined, loop.bank, loop.depth)
     joint = refined.joint
-    state = refined.state if loop.depth is None else in_metres(refined, loop.bank, loop.depth)
-    state = with_consistent_confidence(state, loop)
+    state = with_consistent_confidence(refined.state, loop)
     if len(joint.points) == 0:
         loop.log("  adjustment: no tracks between the registered views")
-        return state
+        return replace(state, tracks=None)
+    state = replace(state, tracks=held_tracks(refined, loop.bank))
     k1, k2 = joint.radial.tolist()
     loop.log(
         f"  adjusted {int(refined.state.held.sum())} of {len(refined.views)} views with {len(joint.points)} points "

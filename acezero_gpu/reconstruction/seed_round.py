@@ -1,4 +1,4 @@
-"""The first round: several starts are mapped, the one whose map registers most images is kept."""
+"""The first round: a start grows by its keypoints, or several are mapped and the one that registers most is kept."""
 
 from dataclasses import dataclass, replace
 
@@ -10,9 +10,14 @@ from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import PoseRefinementConfig
 from acezero_gpu.network import Head
-from acezero_gpu.reconstruction.rounds import Loop, Round
+from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted
 from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
-from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
+from acezero_gpu.reconstruction.state import (
+    ReconstructionError,
+    ReconstructionState,
+    ReconstructionStep,
+    to_posed_views,
+)
 from acezero_gpu.runtime import random_stream
 
 DEPTH_CELL_PX = 4
@@ -20,7 +25,7 @@ DEPTH_CELL_PX = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
+class Start:
     """Posed views with some known depths: what a seed's map is trained on."""
 
     views: Int[Tensor, " v"]
@@ -32,27 +37,73 @@ class _Start:
     description: str
 
 
-def seed_round(loop: Loop, camera: PinholeCamera) -> tuple[ReconstructionStep, ReconstructionState, Head]:
-    """Maps the best few starts and keeps the one whose map registers most images.
+def find_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
+    """Starts, the best first: blocks found by two-view geometry, or, with depth maps, single images as in ACE0.
 
-    With depth maps every start is a single image, as in ACE0; otherwise a block found by two-view geometry.
-    ``ReconstructionError`` if there is no start.
+    ``ReconstructionError`` if there is none.
     """
-    loop.begin("seed", 0, 0)
+    grows = loop.config.grow_first and loop.config.joint.when == "every" and loop.depth is None
+    loop.begin("seed", 0, 0, maps_seeds=not grows)
     with loop.timer.stage("seeds"):
-        starts = (
-            _block_starts(loop, camera) if loop.depth is None else _depth_starts(loop, camera, loop.depth)
-        )
-    best: tuple[ReconstructionStep, ReconstructionState, Head] | None = None
-    for start in starts:
-        tried = _map_start(loop, start)
-        if best is None or tried[0].registered > best[0].registered:
-            best = tried
-    assert best is not None
-    return best
+        if loop.depth is None:
+            return _block_starts(loop, camera)
+        return _depth_starts(loop, camera, loop.depth)
 
 
-def _block_starts(loop: Loop, camera: PinholeCamera) -> list[_Start]:
+def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, ReconstructionState] | None:
+    """The start with all images that its keypoints add, adjusted, without any map; None if none joins."""
+    before = _start_state(loop, start)
+    state = adjusted(loop, before, True, 0)
+    joined = int((state.registered & ~before.registered).sum())
+    if joined == 0 and state.share < loop.config.stopping.registration_share:
+        return None
+    loop.log(
+        f"seed of {start.description}: {joined} images join by keypoints, "
+        f"{int(state.registered.sum())} of {len(loop.bank)} are registered"
+    )
+    bank = loop.bank
+    given = torch.where(before.registered, torch.inf, 0.0)
+    step = ReconstructionStep(
+        0,
+        "seed",
+        None,
+        to_posed_views(bank, before.cam_from_world, given, before.camera),
+        to_posed_views(bank, state.cam_from_world, state.inlier_count, state.camera),
+        int(state.registered.sum()),
+        0,
+        None,
+        (),
+        state.tracks,
+    )
+    return step, state
+
+
+def mapped_round(loop: Loop, starts: list[Start]) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+    """Maps the best few starts and keeps the one whose map registers most images."""
+    loop.begin("seed", 0, 0)
+    tries = loop.config.seeds.mapped_tries if loop.depth is None else len(starts)
+    tried = [_map_start(loop, start) for start in starts[:tries]]
+    return max(tried, key=lambda found: found[0].registered)
+
+
+def _start_state(loop: Loop, start: Start) -> ReconstructionState:
+    bank = loop.bank
+    poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
+    poses[start.views] = start.cam_from_world
+    registered = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
+    registered[start.views] = True
+    return ReconstructionState(
+        poses,
+        torch.zeros(len(bank), device=bank.device),
+        registered,
+        start.camera,
+        start.radial,
+        0,
+        held=registered,
+    )
+
+
+def _block_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
     bank, config = loop.bank, loop.config
     bundle = replace(config.seeds.joint.bundle, refine_focal=not config.fix_focal)
     seeds = replace(config.seeds, joint=replace(config.seeds.joint, bundle=bundle))
@@ -62,13 +113,13 @@ def _block_starts(loop: Loop, camera: PinholeCamera) -> list[_Start]:
             "No two images share enough matches with enough parallax to start from; add images taken from "
             "neighbouring positions, or give depth maps with --depth."
         )
-    return [_block_start(loop, block) for block in blocks[: seeds.mapped_tries]]
+    return [_block_start(loop, block) for block in blocks]
 
 
-def _block_start(loop: Loop, block: SeedBlock) -> _Start:
+def _block_start(loop: Loop, block: SeedBlock) -> Start:
     joint, bank = block.joint, loop.bank
     order = block.views.argsort()
-    return _Start(
+    return Start(
         block.views[order],
         joint.cam_from_world[order],
         joint.camera,
@@ -79,11 +130,11 @@ def _block_start(loop: Loop, block: SeedBlock) -> _Start:
     )
 
 
-def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list[_Start]:
+def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list[Start]:
     """Single images with a depth map, drawn at random, each at the origin of its own world; metres are kept."""
     bank = loop.bank
     order = torch.randperm(len(bank), generator=random_stream(loop.seed, "seeds")).tolist()
-    starts: list[_Start] = []
+    starts: list[Start] = []
     for image in order:
         if len(starts) == loop.config.seeds.tries:
             break
@@ -94,7 +145,7 @@ def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list
         # Nearest: a mean across an edge would be a depth where nothing is.
         grid = torch.nn.functional.interpolate(found[None, None].float(), size, mode="nearest-exact")[0]
         starts.append(
-            _Start(
+            Start(
                 torch.tensor([image], device=bank.device),
                 torch.eye(3, 4, device=bank.device)[None],
                 camera,
@@ -108,7 +159,7 @@ def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list
     return starts
 
 
-def _map_start(loop: Loop, start: _Start) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+def _map_start(loop: Loop, start: Start) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     config = loop.config
     round_ = Round(
         "seed", 0, config.seed_schedule, PoseRefinementConfig(name="none"), False, config.training.loss.name
@@ -123,7 +174,7 @@ def _map_start(loop: Loop, start: _Start) -> tuple[ReconstructionStep, Reconstru
     return step, state, mapped.head
 
 
-def _with_views(state: ReconstructionState, start: _Start) -> ReconstructionState:
+def _with_views(state: ReconstructionState, start: Start) -> ReconstructionState:
     """The start's own views are registered, at the poses that they had, also where the young map misses one."""
     missed = ~state.registered[start.views]
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
@@ -132,7 +183,7 @@ def _with_views(state: ReconstructionState, start: _Start) -> ReconstructionStat
     return replace(state, cam_from_world=poses, registered=registered)
 
 
-def _only_views(state: ReconstructionState, start: _Start) -> ReconstructionState:
+def _only_views(state: ReconstructionState, start: Start) -> ReconstructionState:
     registered = torch.zeros_like(state.registered)
     registered[start.views] = True
     return replace(state, registered=registered)

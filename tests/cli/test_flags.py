@@ -11,8 +11,9 @@ TRAINED = (
     | {"--log-json"}
     | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
 )
+STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint", "--video"})],
+    "reconstruct": ["images", "out", *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--video"})],
     "map": [
         "images",
         "out",
@@ -31,6 +32,28 @@ FLAGS = {
             {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
         ),
     ],
+    "frames": [
+        "videos",
+        "out",
+        *sorted(STRETCHES | {"--min-side", "--overwrite", "--quiet", "-q", "--verbose", "-v"}),
+    ],
+    "export": [
+        "run",
+        "out",
+        *sorted(
+            SHARED - {"--preset", "--set"}
+            | {
+                "--to",
+                "--images",
+                "--min-confidence",
+                "--dense",
+                "--opengl",
+                "--copy-images",
+                "--camera-size",
+            }
+        ),
+    ],
+    "import": ["format_", "model", "out", "--overwrite"],
     "demo": ["out", *sorted(SHARED)],
     "video": ["run", *sorted({"--images", "--device", "--quiet", "-q", "--verbose", "-v"})],
     "view": ["run", *sorted({"--images", "--host", "--port", "--max-points", "--no-browser"})],
