@@ -28,7 +28,7 @@ from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.progress import Work
 from acezero_gpu.viz import plot_reconstruction
 
-VIDEO_S = 12.0
+VIDEO_S = 6.0
 """Typical seconds of the film."""
 PICTURE_S, POINTS_S = 1.5, 0.02
 """Typical seconds of the last picture, and per image of the point cloud."""

@@ -9,8 +9,8 @@ from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.state import StepName
 from acezero_gpu.runtime.progress import Work
 
-SEEDS_S, ADJUSTMENT_S = 0.8, 0.6
-"""Per image: keypoints, matches and what follows from them."""
+STARTS_S, SEEDS_S, ADJUSTMENT_S = 8.0, 0.75, 0.6
+"""For the starts that are tried; then per image: keypoints and matches, and what follows from them."""
 ENCODE_S, REGISTER_S = 0.6, 0.2
 """Per million pixels of the network image, and pass or registration."""
 PATCH_STEP_S = 3.4e-10
@@ -60,4 +60,4 @@ def expected_work(
     tries = config.seeds.mapped_tries * [*mapped, registration_work(bank)] if maps_seeds else []
     every = config.joint.when == "every"
     rounds = adjustment if every else GROWTH_ROUNDS_WITHOUT_ADJUSTMENT * growth
-    return [Work("seeds", SEEDS_S * count), *tries, *rounds, *final]
+    return [Work("seeds", STARTS_S + SEEDS_S * count), *tries, *rounds, *final]

@@ -95,7 +95,8 @@ class RunViewer:
         """The page is gone after this."""
         self._over.set()
         self._thumbnails.join()
-        self._server.stop()
+        with redirect_stdout(None):
+            self._server.stop()
 
     def show_round(self, index: int) -> None:
         """Cameras as they stood after this round."""
@@ -147,11 +148,12 @@ class RunViewer:
             f"/cameras/{row}",
             fov=2 * math.atan(0.5 * height / self.run.focal_px),
             aspect=width / height,
-            scale=self._size,
             thickness=2.0,
             thickness_units="screen",
             visible=False,
         )
+        # Its scale is no length: the picture is to stand at the depth that frusta have elsewhere.
+        frustum.scale = self._size / frustum.compute_canonical_frustum_size()[2]
         frustum.on_click(lambda _event: self.select(row))
         return frustum
 
