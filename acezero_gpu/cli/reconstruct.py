@@ -11,6 +11,7 @@ from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
@@ -19,17 +20,18 @@ from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files,
 from acezero_gpu.data.frame_selection import FrameSelection
 from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import SavedTracks, write_points, write_pose_file, write_tracks
+from acezero_gpu.io import SavedTracks, write_history, write_points, write_pose_file, write_tracks
 from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.io.run_reader import rounds_of
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
+from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.progress import Work
 from acezero_gpu.viz import plot_reconstruction
 
-VIDEO_S = 6.0
-"""Typical seconds of the film."""
+VIDEO_S, REPORT_S = 6.0, 4.0
+"""Typical seconds of the film, and of the report."""
 PICTURE_S, POINTS_S = 1.5, 0.02
 """Typical seconds of the last picture, and per image of the point cloud."""
 
@@ -69,6 +71,7 @@ def reconstruct(
     encoder: opt.EncoderChoice = None,
     buffer_device: opt.BufferDeviceChoice = None,
     overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     video: opt.Video = False,
@@ -87,18 +90,28 @@ def reconstruct(
     if (fps or every) and named_video(images) is None:
         raise InputError(f"--fps and --every are for videos, and {images} is none.")
     with RunLog(verbosity(quiet, verbose), log_json) as log:
-        outcome = reconstruct_folder(
-            images,
-            out,
-            settings,
-            log,
-            focal_px=focal_px,
-            depth=depth,
-            frames=frames,
-            overwrite=overwrite,
-            film=video,
-        )
+        try:
+            outcome = reconstruct_folder(
+                images,
+                out,
+                settings,
+                log,
+                focal_px=focal_px,
+                depth=depth,
+                frames=frames,
+                overwrite=overwrite,
+                film=video,
+                report=not no_report,
+            )
+        except RunFailedError:
+            # Its rounds show why it failed.
+            if not no_report:
+                report_after_run(out, settings.device, log)
+            raise
+        page = None if no_report else report_after_run(out, settings.device, log)
     say(outcome.line)
+    if page is not None:
+        say(f"report → {page}")
 
 
 def reconstruct_folder(
@@ -112,10 +125,12 @@ def reconstruct_folder(
     frames: FrameSelection | None = None,
     overwrite: bool = False,
     film: bool = False,
+    report: bool = False,
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
-    ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``.
+    ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``. ``film`` adds one;
+    ``report`` says that the caller will make one, which takes time.
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
     if settings.config.loop.fix_focal and focal_px is None:
@@ -138,7 +153,9 @@ def reconstruct_folder(
     bank = run.load_bank(image_set, keypoints=True)
     maps = _depth_files(depth, bank.images.image_set)
     works = [Work("point cloud", PICTURE_S + POINTS_S * len(bank))]
-    run.log.afterwards(*works, *([Work("video", VIDEO_S, "frames")] if film else []))
+    works += [Work("video", VIDEO_S, "frames")] if film else []
+    works += [Work("report", REPORT_S)] if report else []
+    run.log.afterwards(*works)
     step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
     return _finish(run, bank, step, film)
 
@@ -160,6 +177,7 @@ def _run_loop(
     """All rounds, saved as they end; the last one."""
     config = run.settings.config
     step: ReconstructionStep | None = None
+    history = RunHistory.start(bank, config.loop)
     rounds = run_loop(
         bank, camera, config.loop, depth=depth, seed=config.seed, timer=run.timer, log=run.log.line
     )
@@ -168,6 +186,8 @@ def _run_loop(
         write_pose_file(run.folder.poses(step.index), step.views)
         if step.scene_map is not None:
             step.scene_map.save(run.folder.map(step.index))
+        history = history.after(step, run.timer.seconds)
+        write_history(run.folder.history, history)
         run.log.registered(step.registered, len(bank))
         if step.registered == 0:
             raise RunFailedError(

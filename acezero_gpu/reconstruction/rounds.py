@@ -26,7 +26,13 @@ from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.metric_scale import in_metres
 from acezero_gpu.reconstruction.plan import expected_work
-from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep, StepName, to_posed_views
+from acezero_gpu.reconstruction.state import (
+    Placement,
+    ReconstructionState,
+    ReconstructionStep,
+    StepName,
+    to_posed_views,
+)
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import StageTimer, random_stream
@@ -134,15 +140,12 @@ class Loop:
                 radial=radial,
                 generator=random_stream(self.seed, "registration", round_.name, round_.index),
             )
-        registered = found.registered(config)
-        return ReconstructionState(
+        return ReconstructionState.by_one_map(
             found.cam_from_world,
             found.inlier_count.float(),
-            registered,
+            found.registered(config),
             camera,
             radial,
-            int(registered.sum()),
-            held=torch.zeros_like(registered),
         )
 
     def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
@@ -176,6 +179,7 @@ class Loop:
             state.registered_by_map,
             stop_reason,
             mapped.log,
+            Placement.of(state),
             state.tracks,
         )
 

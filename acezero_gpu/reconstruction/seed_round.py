@@ -13,6 +13,7 @@ from acezero_gpu.network import Head
 from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted
 from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
 from acezero_gpu.reconstruction.state import (
+    Placement,
     ReconstructionError,
     ReconstructionState,
     ReconstructionStep,
@@ -73,6 +74,7 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
         0,
         None,
         (),
+        Placement.of(state),
         state.tracks,
     )
     return step, state
@@ -92,15 +94,9 @@ def _start_state(loop: Loop, start: Start) -> ReconstructionState:
     poses[start.views] = start.cam_from_world
     registered = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
     registered[start.views] = True
-    return ReconstructionState(
-        poses,
-        torch.zeros(len(bank), device=bank.device),
-        registered,
-        start.camera,
-        start.radial,
-        0,
-        held=registered,
-    )
+    nothing = torch.zeros(len(bank), device=bank.device)
+    state = ReconstructionState.by_one_map(poses, nothing, registered, start.camera, start.radial)
+    return replace(state, by_map=torch.zeros_like(registered), held=registered)
 
 
 def _block_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:

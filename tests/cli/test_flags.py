@@ -13,7 +13,11 @@ TRAINED = (
 )
 STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--video"})],
+    "reconstruct": [
+        "images",
+        "out",
+        *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--no-report", "--video"}),
+    ],
     "map": [
         "images",
         "out",
@@ -32,6 +36,7 @@ FLAGS = {
             {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
         ),
     ],
+    "report": ["run", *sorted({"--images", "--out", "--device"})],
     "frames": [
         "videos",
         "out",
