@@ -129,8 +129,8 @@ def reconstruct_folder(
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
-    ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``. ``film`` adds one;
-    ``report`` says that the caller will make one, which takes time.
+    ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``.
+    ``film`` adds one; ``report`` says that the caller will make one, which takes time.
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
     if settings.config.loop.fix_focal and focal_px is None:

@@ -74,10 +74,9 @@ def viewed_run(run: FinishedRun) -> ViewedRun:
         for round_ in run.rounds[:-1]
     ]
     rounds.append(_round("final", run.views, run.min_confidence))
-    width, height = run.summary.get(IMAGE_SIZE, (4, 3))
     focal_px = float(run.views.focal_px[0])
-    if IMAGE_SIZE not in run.summary:  # an earlier version's run: the frusta get the usual shape
-        width, height = round(4 * focal_px / 4), round(3 * focal_px / 4)
+    # Runs of earlier versions do not say it: their cameras are drawn in a usual shape.
+    width, height = run.summary.get(IMAGE_SIZE, (focal_px, 0.75 * focal_px))
     return ViewedRun(
         run.path.resolve().name,
         run.views.names,
