@@ -19,6 +19,8 @@ from acezero_gpu.cli.register import register
 from acezero_gpu.cli.report import report
 from acezero_gpu.cli.train_encoder import train_encoder
 from acezero_gpu.cli.versions import package_version
+from acezero_gpu.cli.video import video
+from acezero_gpu.cli.view import view
 
 app = typer.Typer(
     name="acezero",
@@ -36,6 +38,8 @@ app.command("frames")(frames)
 app.command("export")(export)
 app.command("import")(import_poses)
 app.command("demo")(demo)
+app.command("video")(video)
+app.command("view")(view)
 app.command("train-encoder")(train_encoder)
 
 

@@ -16,8 +16,10 @@ from acezero_gpu.io import read_poses, write_pose_file
 from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress, train_map
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.reconstruction.plan import mapping_work
 from acezero_gpu.reconstruction.state import to_posed_views
 from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.runtime.progress import expect
 
 MAP_DEFAULTS = {"loop.training.poses.name": "none", "loop.training.loss.name": "dyntanh"}
 """Given poses are taken to be right unless the user says otherwise; the loss is that of a last round."""
@@ -44,6 +46,7 @@ def map_(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    log_json: opt.LogJson = None,
 ) -> None:
     """A map from photographs whose poses are known, and those poses refined."""
     flags = {
@@ -55,7 +58,7 @@ def map_(
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_, command_defaults=MAP_DEFAULTS)
-    with RunLog(verbosity(quiet, verbose)) as log:
+    with RunLog(verbosity(quiet, verbose), log_json) as log:
         line = map_folder(images, out, poses, settings, log, focal_px, allow_missing, overwrite)
     say(line)
 
@@ -118,6 +121,7 @@ def _train(
 ) -> MappingResult:
     config = run.settings.config
     loop = config.loop
+    expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
     with run.timer.stage("buffer"):
         bank.fill_buffer(frames)
     training = replace(

@@ -174,6 +174,31 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show every line of log.txt.", rich_help_panel=SHOWN)
 ]
+Video = Annotated[
+    bool,
+    typer.Option(
+        "--video", help="Also write reconstruction.mp4, a film of how it grew.", rich_help_panel=SHOWN
+    ),
+]
+LogJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-json",
+        metavar="FILE",
+        help="Write what happens as one JSON object per line, while it happens.",
+        rich_help_panel=SHOWN,
+    ),
+]
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines look too.")
+]
+Port = Annotated[
+    int, typer.Option("--port", min=1, max=65535, help="Port to listen at; the next free one if it is taken.")
+]
+MaxPoints = Annotated[
+    int, typer.Option("--max-points", min=1, help="Show at most so many points, chosen at random.")
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
 MovedImages = Annotated[
     str | None,

@@ -43,6 +43,8 @@ def find_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
 
     ``ReconstructionError`` if there is none.
     """
+    grows = loop.config.grow_first and loop.config.joint.when == "every" and loop.depth is None
+    loop.begin("seed", 0, 0, maps_seeds=not grows)
     with loop.timer.stage("seeds"):
         if loop.depth is None:
             return _block_starts(loop, camera)
@@ -80,6 +82,7 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
 
 def mapped_round(loop: Loop, starts: list[Start]) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     """Maps the best few starts and keeps the one whose map registers most images."""
+    loop.begin("seed", 0, 0)
     tries = loop.config.seeds.mapped_tries if loop.depth is None else len(starts)
     tried = [_map_start(loop, start) for start in starts[:tries]]
     return max(tried, key=lambda found: found[0].registered)

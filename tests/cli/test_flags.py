@@ -6,13 +6,17 @@ import typer
 from acezero_gpu.cli import app
 
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
-TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+TRAINED = (
+    SHARED
+    | {"--log-json"}
+    | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+)
 STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
     "reconstruct": [
         "images",
         "out",
-        *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--no-report"}),
+        *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--no-report", "--video"}),
     ],
     "map": [
         "images",
@@ -23,7 +27,7 @@ FLAGS = {
         "images",
         "map_file",
         "out",
-        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px"}),
+        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px", "--log-json"}),
     ],
     "evaluate": [
         "poses",
@@ -56,6 +60,8 @@ FLAGS = {
     ],
     "import": ["format_", "model", "out", "--overwrite"],
     "demo": ["out", *sorted(SHARED)],
+    "video": ["run", *sorted({"--images", "--device", "--quiet", "-q", "--verbose", "-v"})],
+    "view": ["run", *sorted({"--images", "--host", "--port", "--max-points", "--no-browser"})],
     "train-encoder": [
         "out",
         *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),
