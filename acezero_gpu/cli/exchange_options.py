@@ -82,6 +82,9 @@ FramesOverwrite = Annotated[
     typer.Option("--overwrite", help="Replace the frames of an earlier call in OUT.", rich_help_panel=SHOWN),
 ]
 
+RunDir = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The OUT folder of a finished acezero reconstruct.")
+]
 ExportOut = Annotated[
     Path | None, typer.Argument(metavar="[OUT]", help="Folder for the files.", show_default="RUN/export")
 ]
@@ -91,6 +94,14 @@ ExportTo = Annotated[
         "--to",
         metavar="FORMAT",
         help="colmap, nerfstudio, ply, txt, tum or kitti; repeatable, or several with commas between.",
+    ),
+]
+MovedImages = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        help="Folder or glob where the images lie now, if they have been moved.",
+        show_default="where the run found them",
     ),
 ]
 ExportMinConfidence = Annotated[

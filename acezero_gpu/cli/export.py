@@ -48,10 +48,10 @@ FRUSTUM_SHARE = 0.05
 
 
 def export(
-    run: opt.RunDir,
+    run: exchange.RunDir,
     to: exchange.ExportTo,
     out: exchange.ExportOut = None,
-    images: opt.MovedImages = None,
+    images: exchange.MovedImages = None,
     min_confidence: exchange.ExportMinConfidence = None,
     dense: exchange.Dense = False,
     opengl: exchange.OpenGl = False,

@@ -27,7 +27,6 @@ Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The OUT of an earlier acezero reconstruct.")]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -200,14 +199,6 @@ MaxPoints = Annotated[
 ]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
-MovedImages = Annotated[
-    str | None,
-    typer.Option(
-        "--images",
-        metavar="FOLDER",
-        help="Folder or glob where the images lie now, if they were moved since the run.",
-    ),
-]
 ReportFile = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html"),
