@@ -35,17 +35,7 @@ FocalPx = Annotated[
         "--focal-px",
         min=1.0,
         help="Focal length in pixels of the image files.",
-        show_default="0.7 of the diagonal",
-        rich_help_panel=PICTURES,
-    ),
-]
-MapFocalPx = Annotated[
-    float | None,
-    typer.Option(
-        "--focal-px",
-        min=1.0,
-        help="Focal length in pixels of the image files.",
-        show_default="that of the pose file, else 0.7 of the diagonal",
+        show_default="that of the pose file or map, else 0.7 of the diagonal",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -85,6 +75,32 @@ Poses = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+StartPoses = Annotated[
+    str | None,
+    typer.Option(
+        "--poses",
+        help="Known poses of some images, to start from: folder or glob of 4x4 camera-to-world matrices, or a "
+        "pose file.",
+        rich_help_panel=PICTURES,
+    ),
+]
+FixPoses = Annotated[
+    bool,
+    typer.Option(
+        "--fix-poses",
+        help="Keep the known poses exactly as given; otherwise they are refined.",
+        rich_help_panel=PICTURES,
+    ),
+]
+SeedMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--seed-map",
+        help="Start from what this map registers: a map*.safetensors that an earlier run wrote.",
+        metavar="MAP",
+        rich_help_panel=PICTURES,
+    ),
+]
 AllowMissing = Annotated[
     bool,
     typer.Option("--allow-missing", help="Leave out images that have no pose.", rich_help_panel=PICTURES),
@@ -105,6 +121,15 @@ PoseRefinementWait = Annotated[
         min=0,
         help="Steps before the poses may move.",
         show_default="0",
+        rich_help_panel=PICTURES,
+    ),
+]
+MapRefineJoint = Annotated[
+    RefineJoint | None,
+    typer.Option(
+        "--refine-joint",
+        help="Whether poses, points and focal length are adjusted together before the map is trained (final, every).",
+        show_default="off",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -176,6 +201,14 @@ Verbose = Annotated[
 
 NoAlign = Annotated[
     bool, typer.Option("--no-align", help="Compare as they stand: both are in the same world already.")
+]
+AlignOn = Annotated[
+    Path | None,
+    typer.Option(
+        "--align-on",
+        help="Fit the alignment to this pose file of the same world, as that of the mapping images, and not to POSES.",
+        metavar="POSES",
+    ),
 ]
 NoScale = Annotated[bool, typer.Option("--no-scale", help="Align by rotation and translation alone.")]
 Threshold = Annotated[

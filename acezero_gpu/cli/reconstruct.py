@@ -3,19 +3,22 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import pypose as pp
 import torch
 
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.given import given_of, guessed_focal_px, load_map, read_given, shared_focal_px
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
 from acezero_gpu.cli.run import REGISTERED_FROM, Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
-from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.data import ImageSet, PosedViews, find_depth_files, resolve_images
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import write_points, write_pose_file
-from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
+from acezero_gpu.network import SceneMap
+from acezero_gpu.reconstruction import GivenPoses, ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
 from acezero_gpu.runtime import InputError
 from acezero_gpu.viz import plot_reconstruction
@@ -43,6 +46,9 @@ def reconstruct(
     focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
     depth: opt.Depth = None,
+    poses: opt.StartPoses = None,
+    fix_poses: opt.FixPoses = False,
+    seed_map: opt.SeedMap = None,
     refine_joint: opt.RefineJointWhen = None,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
@@ -66,9 +72,55 @@ def reconstruct(
     settings = resolve_settings(device, preset, config, flags, set_)
     with RunLog(verbosity(quiet, verbose)) as log:
         outcome = reconstruct_folder(
-            images, out, settings, log, focal_px=focal_px, depth=depth, overwrite=overwrite
+            images,
+            out,
+            settings,
+            log,
+            focal_px=focal_px,
+            start=Start(depth, poses, fix_poses, seed_map),
+            overwrite=overwrite,
         )
     say(outcome.line)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a reconstruction starts from, beside its images; at most one of depth, poses and map."""
+
+    depth: str | None = None
+    """Folder or glob of depth maps."""
+    poses: str | None = None
+    """Pose file, or folder or glob of matrices, of some images."""
+    fix_poses: bool = False
+    """Keep those poses exactly as given."""
+    seed_map: Path | None = None
+    """A map that an earlier run wrote."""
+
+    def command(self) -> list[str | Path]:
+        """The flags that say so."""
+        flags: list[str | Path] = []
+        for name, value in (("--depth", self.depth), ("--poses", self.poses), ("--seed-map", self.seed_map)):
+            flags += [name, value] if value is not None else []
+        return [*flags, *(["--fix-poses"] if self.fix_poses else [])]
+
+    def check(self) -> None:
+        """``InputError`` for what does not go together."""
+        given = {"--depth": self.depth, "--poses": self.poses, "--seed-map": self.seed_map}
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise InputError(
+                f"{' and '.join(names)}: a reconstruction starts from one of them; leave the others out."
+            )
+        if self.fix_poses and self.poses is None:
+            raise InputError("--fix-poses: say with --poses which ones.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a start names, read before anything is written: wrong files are told before the folder is made."""
+
+    poses: PosedViews | None
+    scene_map: SceneMap | None
 
 
 def reconstruct_folder(
@@ -78,46 +130,80 @@ def reconstruct_folder(
     log: RunLog,
     *,
     focal_px: float | None = None,
-    depth: str | None = None,
+    start: Start = Start(),
     overwrite: bool = False,
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
-    if settings.config.loop.fix_focal and focal_px is None:
+    start.check()
+    if settings.config.loop.fix_focal and focal_px is None and start.poses is None and start.seed_map is None:
         raise InputError("--fix-focal: say with --focal-px at which value.")
     image_set = resolve_images(images)
-    _depth_files(depth, image_set)  # wrong files are told before the folder is made
+    loaded = _load(start, image_set, settings, focal_px)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
-    command += ["--depth", depth] if depth else []
-    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    run = Run.start(out, settings, log, [*command, *start.command()], overwrite=overwrite)
+    if loaded.scene_map is not None:
+        run = run.with_bank_settings(shortest_side_px=loaded.scene_map.shortest_side_px)
     bank = run.load_bank(image_set, keypoints=True)
-    maps = _depth_files(depth, bank.images.image_set)
-    step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
+    step = _run_loop(run, bank, start, loaded, focal_px)
     return _finish(run, bank, step)
 
 
-def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
-    if focal_px is not None:
-        return bank.camera(focal_px)
+def _load(start: Start, image_set: ImageSet, settings: Settings, focal_px: float | None) -> _Loaded:
+    poses = None
+    if start.poses is not None:
+        poses = read_given(start.poses, image_set, focal_px, allow_missing=True)
+        if int((poses.confidence > 0).sum()) < 2:
+            raise InputError(
+                f"{start.poses}: one image alone has a pose there; give at least two to start from."
+            )
+    if start.depth is not None:
+        find_depth_files(start.depth, image_set.names)
+    return _Loaded(
+        poses,
+        None if start.seed_map is None else load_map(start.seed_map, settings),
+    )
+
+
+def _starting_camera(
+    bank: ImageBank, start: Start, loaded: _Loaded, focal_px: float | None, log: RunLog
+) -> PinholeCamera:
     image_set = bank.images.image_set
-    return bank.camera(float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0]))
+    if loaded.poses is not None and start.poses is not None:
+        return bank.camera(shared_focal_px(loaded.poses, start.poses, focal_px, log))
+    if focal_px is None and loaded.scene_map is not None:
+        focal_px = loaded.scene_map.focal_px(float(min(image_set.width, image_set.height)))
+    return bank.camera(guessed_focal_px(image_set) if focal_px is None else focal_px)
 
 
-def _depth_files(depth: str | None, image_set: ImageSet) -> DepthFiles | None:
-    return None if depth is None else find_depth_files(depth, image_set.names)
+def _given_poses(loaded: _Loaded, image_set: ImageSet, fixed: bool) -> GivenPoses | None:
+    if loaded.poses is None:
+        return None
+    views = given_of(loaded.poses, image_set)
+    rows = (views.confidence > 0).nonzero()[:, 0]
+    return GivenPoses(rows, pp.SE3(torch.as_tensor(views.cam_from_world)[rows]), fixed)
 
 
 def _run_loop(
-    run: Run, bank: ImageBank, camera: PinholeCamera, depth: DepthFiles | None
+    run: Run, bank: ImageBank, start: Start, loaded: _Loaded, focal_px: float | None
 ) -> ReconstructionStep:
     """All rounds, saved as they end; the last one."""
     config = run.settings.config
     step: ReconstructionStep | None = None
+    image_set = bank.images.image_set
     rounds = run_loop(
-        bank, camera, config.loop, depth=depth, seed=config.seed, timer=run.timer, log=run.log.line
+        bank,
+        _starting_camera(bank, start, loaded, focal_px, run.log),
+        config.loop,
+        depth=None if start.depth is None else find_depth_files(start.depth, image_set.names),
+        given=_given_poses(loaded, image_set, start.fix_poses),
+        seed_map=loaded.scene_map,
+        seed=config.seed,
+        timer=run.timer,
+        log=run.log.line,
     )
     for step in rounds:
         write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)

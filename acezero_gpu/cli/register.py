@@ -5,17 +5,17 @@ from pathlib import Path
 import torch
 
 from acezero_gpu.cli import options as opt
-from acezero_gpu.cli.failure import RunFailedError, as_input_error
+from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.given import load_map
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.run import REGISTERED_FROM, Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
-from acezero_gpu.network import SceneMap, make_encoder
 from acezero_gpu.reconstruction.state import to_posed_views
 from acezero_gpu.registration import register_images
-from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.runtime import random_stream
 
 
 def register(
@@ -50,7 +50,7 @@ def register_folder(
     overwrite: bool,
 ) -> str:
     """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered."""
-    scene_map = _load_map(map_file, settings)
+    scene_map = load_map(map_file, settings)
     image_set = resolve_images(images, minimum=1)
     command: list[str | Path] = ["register", images, map_file, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
@@ -94,18 +94,3 @@ def register_folder(
     line = f"registered {count} of {len(bank)} images, focal {focal:.1f} px, {log.seconds:.0f} s → {path}"
     log.line(f" {line}")
     return line
-
-
-def _load_map(map_file: Path, settings: Settings) -> SceneMap:
-    """``InputError`` if there is no map in the file, or one that this encoder's features mean nothing to."""
-    if not map_file.is_file():
-        raise InputError(f"{map_file}: no such file; give a map_*.safetensors that an earlier run wrote.")
-    with as_input_error():
-        scene_map = SceneMap.load(map_file, settings.device)
-        encoder = make_encoder(settings.config.encoder, settings.device)
-    if scene_map.encoder_identifier != encoder.identifier:
-        raise InputError(
-            f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
-            f"{encoder.identifier}; give the same --encoder as for the map."
-        )
-    return scene_map

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pypose as pp
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from acezero_gpu.data.depth import DepthSource
+from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import (
     FrameTable,
@@ -19,6 +21,7 @@ from acezero_gpu.mapping import (
     train_map,
 )
 from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.loop_config import LoopConfig
@@ -53,9 +56,12 @@ class Loop:
         timer: StageTimer,
         log: Callable[[str], None],
         depth: DepthSource | None = None,
+        given: GivenPoses | None = None,
     ) -> None:
         self.bank, self.config, self.seed, self.timer, self.log = bank, config, seed, timer, log
-        self.depth = depth
+        self.depth, self.given = depth, given
+        self.fixed = given.mask(len(bank)).to(bank.device) if given is not None and given.fixed else None
+        """Images whose poses nothing may move, where there are any."""
         self.matches = MatchStore(bank)
         self.overlaps = OverlapChecks(bank, self.matches, config.joint.check.overlap)
         self.everything = torch.arange(len(bank))
@@ -89,6 +95,7 @@ class Loop:
             radial,
             targets,
             (self.bank.height, self.bank.width),
+            None if self.fixed is None else self.fixed[frames.to(self.bank.device)],
         )
 
         def report(entry: TrainingProgress) -> None:
@@ -112,7 +119,7 @@ class Loop:
     def register(
         self, scene_map: SceneMap, camera: PinholeCamera, radial: Tensor, round_: Round
     ) -> ReconstructionState:
-        """Registers all images from scratch."""
+        """Registers all images from scratch, but for those whose poses are fixed."""
         config = self.config.registration
         with self.timer.stage("registration"):
             found = register_images(
@@ -127,14 +134,17 @@ class Loop:
                 generator=random_stream(self.seed, "registration", round_.name, round_.index),
             )
         registered = found.registered(config)
+        poses, held = found.cam_from_world, torch.zeros_like(registered)
+        if self.given is not None and self.fixed is not None:
+            poses, held = self.given.put_into(poses), self.fixed
         return ReconstructionState(
-            found.cam_from_world,
+            poses,
             found.inlier_count.float(),
-            registered,
+            registered | held,
             camera,
             radial,
             int(registered.sum()),
-            held=torch.zeros_like(registered),
+            held,
         )
 
     def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
@@ -162,13 +172,24 @@ class Loop:
             round_.index,
             round_.name,
             scene_map,
-            to_posed_views(bank, poses, confidence, mapped.camera),
-            to_posed_views(bank, state.cam_from_world, state.inlier_count, state.camera),
+            self._posed_views(poses, confidence, mapped.camera),
+            self._posed_views(state.cam_from_world, state.inlier_count, state.camera),
             int(state.registered.sum()),
             state.registered_by_map,
             stop_reason,
             mapped.log,
         )
+
+    def _posed_views(
+        self, cam_from_world: Float[Tensor, "n 3 4"], confidence: Float[Tensor, " n"], camera: PinholeCamera
+    ) -> PosedViews:
+        """As files have them; fixed poses with every digit that they came with."""
+        views = to_posed_views(self.bank, cam_from_world, confidence, camera)
+        if self.given is None or self.fixed is None:
+            return views
+        pose = torch.as_tensor(views.cam_from_world).to(self.given.cam_from_world.dtype)
+        pose[self.given.images] = torch.as_tensor(self.given.cam_from_world)
+        return replace(views, cam_from_world=pp.SE3(pose))
 
 
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:
@@ -197,6 +218,7 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
             state,
             loop.config.joint,
             refine_focal=not loop.config.fix_focal,
+            fixed=loop.fixed,
             generator=random_stream(loop.seed, "adjustment", index),
         )
     joint = refined.joint

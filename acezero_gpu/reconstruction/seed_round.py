@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment.joint import triangulate_views
 from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.mapping import PoseRefinementConfig
-from acezero_gpu.network import Head
-from acezero_gpu.reconstruction.rounds import Loop, Round
-from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
+from acezero_gpu.mapping import MappingResult, PoseRefinementConfig
+from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.given_poses import GivenPoses
+from acezero_gpu.reconstruction.matching import partner_pairs
+from acezero_gpu.reconstruction.rounds import Loop, Round, with_consistent_confidence
+from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, posed_views, propose_blocks
 from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.runtime import random_stream
 
@@ -35,13 +38,16 @@ class _Start:
 def seed_round(loop: Loop, camera: PinholeCamera) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     """Maps the best few starts and keeps the one whose map registers most images.
 
-    With depth maps every start is a single image, as in ACE0; otherwise a block found by two-view geometry.
-    ``ReconstructionError`` if there is no start.
+    Images with given poses are the one start where there are some. With depth maps every start is a single image, as
+    in ACE0; otherwise a block found by two-view geometry. ``ReconstructionError`` if there is no start.
     """
     with loop.timer.stage("seeds"):
-        starts = (
-            _block_starts(loop, camera) if loop.depth is None else _depth_starts(loop, camera, loop.depth)
-        )
+        if loop.given is not None:
+            starts = [_given_start(loop, camera, loop.given)]
+        elif loop.depth is not None:
+            starts = _depth_starts(loop, camera, loop.depth)
+        else:
+            starts = _block_starts(loop, camera)
     best: tuple[ReconstructionStep, ReconstructionState, Head] | None = None
     for start in starts:
         tried = _map_start(loop, start)
@@ -49,6 +55,50 @@ def seed_round(loop: Loop, camera: PinholeCamera) -> tuple[ReconstructionStep, R
             best = tried
     assert best is not None
     return best
+
+
+def round_of_map(
+    loop: Loop, scene_map: SceneMap, camera: PinholeCamera
+) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+    """What a map that exists registers, in place of a seed; its head is what the next round goes on from.
+
+    ``ReconstructionError`` if it registers no image.
+    """
+    radial = torch.tensor(scene_map.radial, device=loop.bank.device)
+    round_ = _seed(loop)
+    state = with_consistent_confidence(loop.register(scene_map, camera, radial, round_), loop)
+    loop.log(f"seed map: registers {state.registered_by_map} of {len(loop.bank)}")
+    if not bool(state.registered.any()):
+        raise ReconstructionError(
+            "The seed map registers none of the images; is it of the same place, and --focal-px right?"
+        )
+    nothing = replace(state, registered=torch.zeros_like(state.registered))
+    unchanged = MappingResult(scene_map.head, state.cam_from_world[:0], camera, 0, 0.0, ())
+    return loop.step(round_, nothing, unchanged, scene_map, state, None), state, scene_map.head
+
+
+def _given_start(loop: Loop, camera: PinholeCamera, given: GivenPoses) -> _Start:
+    """All images with given poses at once. Points that these agree on keep the young map from guessing depths."""
+    bank, seeds = loop.bank, loop.config.seeds
+    views = given.images.to(bank.device)
+    poses = given.matrices(torch.zeros((), device=bank.device))
+    everything = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
+    everything[views] = True
+    start = triangulate_views(
+        loop.matches.between(partner_pairs(bank, everything, seeds.partners), views),
+        bank.keypoints(views).pixels[views],
+        posed_views(poses, camera),
+        replace(seeds.joint, max_error_px=seeds.resection_error_px),
+        pixel_scale=bank.pixel_scale,
+    )
+    return _Start(
+        views,
+        poses,
+        camera,
+        torch.zeros(2, device=bank.device),
+        depth_targets(start, bank.height, bank.width, DEPTH_CELL_PX),
+        f"{len(views)} given poses, {len(start.points)} points",
+    )
 
 
 def _block_starts(loop: Loop, camera: PinholeCamera) -> list[_Start]:
@@ -108,18 +158,22 @@ def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list
 
 
 def _map_start(loop: Loop, start: _Start) -> tuple[ReconstructionStep, ReconstructionState, Head]:
-    config = loop.config
-    round_ = Round(
-        "seed", 0, config.seed_schedule, PoseRefinementConfig(name="none"), False, config.training.loss.name
-    )
+    round_ = _seed(loop)
     mapped = loop.map(round_, start.views, start.cam_from_world, start.camera, targets=start.depths)
     scene_map = loop.scene_map(mapped, start.radial)
     by_map = loop.register(scene_map, mapped.camera, start.radial, round_)
-    state = _with_views(by_map, start)
+    state = with_consistent_confidence(_with_views(by_map, start), loop)
     mapped_state = _only_views(state, start)
     step = loop.step(round_, mapped_state, mapped, scene_map, state, None)
     loop.log(f"seed of {start.description}: its map registers {state.registered_by_map} of {len(loop.bank)}")
     return step, state, mapped.head
+
+
+def _seed(loop: Loop) -> Round:
+    config = loop.config
+    return Round(
+        "seed", 0, config.seed_schedule, PoseRefinementConfig(name="none"), False, config.training.loss.name
+    )
 
 
 def _with_views(state: ReconstructionState, start: _Start) -> ReconstructionState:

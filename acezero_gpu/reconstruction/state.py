@@ -77,3 +77,23 @@ def to_posed_views(
     return PosedViews(
         bank.images.image_set.names, se3_from_matrix(cam_from_world.cpu()), focal, confidence.float().cpu()
     )
+
+
+def posed_state(
+    bank: ImageBank,
+    cam_from_world: Float[Tensor, "n 3 4"],
+    posed: Bool[Tensor, " n"],
+    camera: PinholeCamera,
+) -> ReconstructionState:
+    """Images whose poses come from outside, as if registered; the lens is taken to be free of distortion."""
+    device = bank.device
+    none = torch.zeros(len(bank), device=device)
+    return ReconstructionState(
+        cam_from_world.to(device, torch.float32),
+        none,
+        posed.to(device),
+        camera,
+        torch.zeros(2, device=device),
+        registered_by_map=0,
+        held=posed.to(device),
+    )

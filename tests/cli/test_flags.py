@@ -8,11 +8,24 @@ from acezero_gpu.cli import app
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
 TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
 FLAGS = {
-    "reconstruct": ["images", "out", *sorted(TRAINED | {"--depth", "--refine-joint"})],
+    "reconstruct": [
+        "images",
+        "out",
+        *sorted(TRAINED | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint"}),
+    ],
     "map": [
         "images",
         "out",
-        *sorted(TRAINED | {"--poses", "--allow-missing", "--pose-refinement", "--pose-refinement-wait"}),
+        *sorted(
+            TRAINED
+            | {
+                "--poses",
+                "--allow-missing",
+                "--pose-refinement",
+                "--pose-refinement-wait",
+                "--refine-joint",
+            }
+        ),
     ],
     "register": [
         "images",
@@ -24,7 +37,15 @@ FLAGS = {
         "poses",
         "truth",
         *sorted(
-            {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
+            {
+                "--no-align",
+                "--no-scale",
+                "--align-on",
+                "--threshold",
+                "--truth-focal-px",
+                "--min-confidence",
+                "--json",
+            }
         ),
     ],
     "demo": ["out", *sorted(SHARED)],
