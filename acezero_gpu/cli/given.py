@@ -14,7 +14,7 @@ from acezero_gpu.cli.settings import Settings
 from acezero_gpu.data import ImageSet, PosedViews
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import match_to_images, read_poses
-from acezero_gpu.network import SceneMap, make_encoder
+from acezero_gpu.network import SceneMap, make_encoder, packaged_encoder
 from acezero_gpu.runtime import InputError
 
 FOCAL_SPREAD = 0.01
@@ -85,16 +85,22 @@ def with_rows(views: PosedViews, keep: torch.Tensor) -> PosedViews:
     return PosedViews(names, pose, views.focal_px[keep], views.confidence[keep])
 
 
-def load_map(map_file: Path, settings: Settings) -> SceneMap:
-    """``InputError`` if there is no map in the file, or one that this encoder's features mean nothing to."""
+def load_map(map_file: Path, settings: Settings, encoder_given: bool) -> tuple[SceneMap, Settings]:
+    """The map and the settings with its encoder.
+
+    ``InputError`` if there is no map in the file, or one that the given encoder's features mean nothing to.
+    """
     if not map_file.is_file():
         raise InputError(f"{map_file}: no such file; give a map_*.safetensors that an earlier run wrote.")
     with as_input_error():
         scene_map = SceneMap.load(map_file, settings.device)
         encoder = make_encoder(settings.config.encoder, settings.device)
-    if scene_map.encoder_identifier != encoder.identifier:
-        raise InputError(
-            f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
-            f"{encoder.identifier}; give the same --encoder as for the map."
-        )
-    return scene_map
+    if scene_map.encoder_identifier == encoder.identifier:
+        return scene_map, settings
+    name = None if encoder_given else packaged_encoder(scene_map.encoder_identifier)
+    if name is not None:
+        return scene_map, replace(settings, config=replace(settings.config, encoder=name))
+    raise InputError(
+        f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
+        f"{encoder.identifier}; give the same --encoder as for the map."
+    )

@@ -164,7 +164,7 @@ def _load(start: Start, image_set: ImageSet, settings: Settings, focal_px: float
         find_depth_files(start.depth, image_set.names)
     return _Loaded(
         poses,
-        None if start.seed_map is None else load_map(start.seed_map, settings),
+        None if start.seed_map is None else load_map(start.seed_map, settings, encoder_given=True)[0],
     )
 
 
@@ -208,7 +208,8 @@ def _run_loop(
     for step in rounds:
         write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
         write_pose_file(run.folder.poses(step.index), step.views)
-        step.scene_map.save(run.folder.map(step.index))
+        if step.scene_map is not None:
+            step.scene_map.save(run.folder.map(step.index))
         run.log.registered(step.registered, len(bank))
         if step.registered == 0:
             raise RunFailedError(
@@ -223,6 +224,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
+    assert step.scene_map is not None, "the final round trains a map"
     write_pose_file(folder.poses_final, step.views)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)

@@ -36,7 +36,9 @@ def register(
     """Poses of photographs in a map that exists."""
     settings = resolve_settings(device, preset, config, {"seed": seed, "encoder": encoder}, set_)
     with RunLog(verbosity(quiet, verbose)) as log:
-        line = register_folder(images, map_file, out, settings, log, focal_px, overwrite)
+        line = register_folder(
+            images, map_file, out, settings, log, focal_px, overwrite, encoder_given=encoder is not None
+        )
     say(line)
 
 
@@ -48,9 +50,14 @@ def register_folder(
     log: RunLog,
     focal_px: float | None,
     overwrite: bool,
+    *,
+    encoder_given: bool = True,
 ) -> str:
-    """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered."""
-    scene_map = load_map(map_file, settings)
+    """Load, register, save; the line to end with. ``RunFailedError`` if no image is registered.
+
+    Unless the encoder was given, a map of another encoder of the package is taken with that one.
+    """
+    scene_map, settings = load_map(map_file, settings, encoder_given)
     image_set = resolve_images(images, minimum=1)
     command: list[str | Path] = ["register", images, map_file, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []

@@ -27,6 +27,16 @@ class Encoder(Protocol):
     def __call__(self, images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c rows cols"]: ...
 
 
+PACKAGED = ("acezero", "dense-sift")
+"""Encoders that need no file from the user."""
+
+
+def packaged_encoder(identifier: str) -> str | None:
+    """Which of the package's encoders has this identifier; None if it is of a file of the user's."""
+    device = torch.device("cpu")
+    return next((name for name in PACKAGED if make_encoder(name, device).identifier == identifier), None)
+
+
 def make_encoder(choice: str, device: torch.device) -> Encoder:
     """``acezero``, the learned encoder of this package; ``dense-sift``; or the path of a file of weights.
 

@@ -143,8 +143,8 @@ def match_pairs(
 
 def _match(a: Keypoints, b: Keypoints, pairs: Int[Tensor, "pairs 2"], config: KeypointConfig) -> Matches:
     slots_a, slots_b = a.valid.shape[1], b.valid.shape[1]
-    # similarity, its two top-2 reductions' working copies
-    chunk = chunk_size_for(3 * 4 * slots_a * slots_b, config.matching_budget_bytes)
+    # similarity, and as much again for what a reduction may copy
+    chunk = chunk_size_for(2 * 4 * slots_a * slots_b, config.matching_budget_bytes)
     index = torch.empty(len(pairs), slots_a, dtype=torch.long, device=a.valid.device)
     ratio = torch.empty(len(pairs), slots_a, device=a.valid.device)
     for part in chunk_ranges(len(pairs), chunk):
@@ -167,10 +167,15 @@ def _match_chunk(
     left = torch.cat([descriptors_a.float(), _penalty(valid_a), torch.ones_like(_penalty(valid_a))], dim=-1)
     right = torch.cat([descriptors_b.float(), torch.ones_like(_penalty(valid_b)), _penalty(valid_b)], dim=-1)
     similarity = left @ right.transpose(1, 2)
-    nearest_b, ratio_ab = _nearest_and_ratio(similarity)
-    nearest_a, ratio_ba = _nearest_and_ratio(similarity.transpose(1, 2))
-    ratio = torch.maximum(ratio_ab, ratio_ba.gather(1, nearest_b))
-    mutual = nearest_a.gather(1, nearest_b) == torch.arange(valid_a.shape[1], device=valid_a.device)
+    best_ab, nearest_b = similarity.max(dim=2)
+    best_ba = similarity.amax(dim=1)
+    # Ties pass here, and fail the ratio test.
+    mutual = best_ba.gather(1, nearest_b) == best_ab
+    # Without the mutual matches, the best that is left of their rows and columns is what was second.
+    blank = torch.where(mutual, -INVALID, best_ab)
+    similarity.scatter_(2, nearest_b[..., None], blank[..., None])
+    second_ab, second_ba = similarity.amax(dim=2), similarity.amax(dim=1).gather(1, nearest_b)
+    ratio = torch.maximum(_ratio(best_ab, second_ab), _ratio(best_ab, second_ba))
     matched = valid_a & mutual & (ratio <= max_ratio)
     return torch.where(matched, nearest_b, -1), torch.where(matched, ratio, 1.0)
 
@@ -179,18 +184,11 @@ def _penalty(valid: Bool[Tensor, "p k"]) -> Float[Tensor, "p k 1"]:
     return torch.where(valid, 0.0, -INVALID)[..., None]
 
 
-def _nearest_and_ratio(
-    similarity: Float[Tensor, "p ka kb"],
-) -> tuple[Int[Tensor, "p ka"], Float[Tensor, "p ka"]]:
-    """The best column of each row, and its distance over the second best; inf if undefined."""
-    if similarity.shape[-1] < 2:
-        nearest = torch.zeros(similarity.shape[:2], dtype=torch.long, device=similarity.device)
-        return nearest, torch.full_like(similarity[..., 0], torch.inf)
-    best, columns = similarity.topk(2, dim=-1)
-    squared = (2 - 2 * best).clamp_min(0.0)
-    defined = (squared < INVALID).all(-1) & (squared[..., 1] > 0)
-    ratio = (squared[..., 0] / torch.where(defined, squared[..., 1], 1.0)).sqrt()
-    return columns[..., 0], torch.where(defined, ratio, torch.inf)
+def _ratio(best: Float[Tensor, "p k"], second: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+    """Distance over second distance for these products; inf if undefined."""
+    squared, limit = ((2 - 2 * x).clamp_min(0.0) for x in (best, second))
+    defined = (squared < INVALID) & (limit < INVALID) & (limit > 0)
+    return torch.where(defined, (squared / torch.where(defined, limit, 1.0)).sqrt(), torch.inf)
 
 
 def _descriptor_dtype(images: Tensor, config: KeypointConfig) -> torch.dtype:

@@ -20,7 +20,7 @@ class LoopConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """What all rounds share; the three schedules and pose refinements below replace its own."""
     seed_schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(iterations=10000))
-    """Rounds that map a seed's few images; their poses and the focal length stay fixed."""
+    """Rounds that map a seed's few images, if any do; their poses and the focal length stay fixed."""
     growth_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Rounds in between."""
     final_schedule: ScheduleConfig = field(
@@ -29,6 +29,9 @@ class LoopConfig:
     """The last round, with a fresh head and the loss ``dyntanh``."""
     final_pose_wait: int = 5000
     """Steps of the last round before poses move."""
+    grow_first: bool = True
+    """Images join the best seed by their keypoints before any map is trained, where ``joint.when`` is ``every`` and
+    seeds are not from depth maps. Seeds are mapped where none joins so."""
     warm_start: bool = True
     """Growth rounds continue the head of the round before; otherwise each starts afresh."""
     fix_focal: bool = False

@@ -19,7 +19,7 @@ from acezero_gpu.reconstruction.rounds import (
     refining_round,
     with_consistent_confidence,
 )
-from acezero_gpu.reconstruction.seed_round import round_of_map, seed_round
+from acezero_gpu.reconstruction.seed_round import find_starts, grown_round, mapped_round, round_of_map
 from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import should_stop
 from acezero_gpu.runtime import StageTimer
@@ -47,16 +47,24 @@ def reconstruct(
     if sum(source is not None for source in (depth, given, seed_map)) > 1:
         raise ValueError("A reconstruction starts from depth maps, from given poses or from a map: give one.")
     loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log, depth, given)
-    if seed_map is None:
-        step, state, head = seed_round(loop, camera)
-    else:
+    adjust = config.joint.when == "every"
+    grown: tuple[ReconstructionStep, ReconstructionState] | None = None
+    head: Head | None = None
+    if seed_map is not None:
         step, state, head = round_of_map(loop, seed_map, camera)
+    else:
+        starts = find_starts(loop, camera)
+        grown = grown_round(loop, starts[0]) if config.grow_first and adjust and depth is None else None
+        if grown is not None:
+            step, state = grown
+        else:
+            step, state, head = mapped_round(loop, starts)
     yield step
     best_share, iteration = state.share, 0
     while True:
         iteration += 1
-        adjust = config.joint.when == "every"
-        state = adjusted(loop, state, adjust, iteration)
+        if iteration > 1 or grown is None:
+            state = adjusted(loop, state, adjust, iteration)
         if state.share >= config.stopping.registration_share and adjust:
             # Keypoints have placed every image already: another map on the way would change nothing.
             reason: str | None = "all images are registered"

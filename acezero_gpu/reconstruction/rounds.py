@@ -172,15 +172,15 @@ class Loop:
             round_.index,
             round_.name,
             scene_map,
-            self._posed_views(poses, confidence, mapped.camera),
-            self._posed_views(state.cam_from_world, state.inlier_count, state.camera),
+            self.output_views(poses, confidence, mapped.camera),
+            self.output_views(state.cam_from_world, state.inlier_count, state.camera),
             int(state.registered.sum()),
             state.registered_by_map,
             stop_reason,
             mapped.log,
         )
 
-    def _posed_views(
+    def output_views(
         self, cam_from_world: Float[Tensor, "n 3 4"], confidence: Float[Tensor, " n"], camera: PinholeCamera
     ) -> PosedViews:
         """As files have them; fixed poses with every digit that they came with."""

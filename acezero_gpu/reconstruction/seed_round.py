@@ -1,4 +1,4 @@
-"""The first round: several starts are mapped, the one whose map registers most images is kept."""
+"""The first round: a start grows by its keypoints, or several are mapped and the one that registers most is kept."""
 
 from dataclasses import dataclass, replace
 
@@ -13,9 +13,14 @@ from acezero_gpu.mapping import MappingResult, PoseRefinementConfig
 from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.matching import partner_pairs
-from acezero_gpu.reconstruction.rounds import Loop, Round, with_consistent_confidence
+from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted, with_consistent_confidence
 from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, posed_views, propose_blocks
-from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
+from acezero_gpu.reconstruction.state import (
+    ReconstructionError,
+    ReconstructionState,
+    ReconstructionStep,
+    posed_state,
+)
 from acezero_gpu.runtime import random_stream
 
 DEPTH_CELL_PX = 4
@@ -23,7 +28,7 @@ DEPTH_CELL_PX = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
+class Start:
     """Posed views with some known depths: what a seed's map is trained on."""
 
     views: Int[Tensor, " v"]
@@ -35,26 +40,50 @@ class _Start:
     description: str
 
 
-def seed_round(loop: Loop, camera: PinholeCamera) -> tuple[ReconstructionStep, ReconstructionState, Head]:
-    """Maps the best few starts and keeps the one whose map registers most images.
+def find_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
+    """Starts, the best first: blocks found by two-view geometry, or, with depth maps, single images as in ACE0.
 
-    Images with given poses are the one start where there are some. With depth maps every start is a single image, as
-    in ACE0; otherwise a block found by two-view geometry. ``ReconstructionError`` if there is no start.
+    Where poses are given, their images are the one start. ``ReconstructionError`` if there is none.
     """
     with loop.timer.stage("seeds"):
         if loop.given is not None:
-            starts = [_given_start(loop, camera, loop.given)]
-        elif loop.depth is not None:
-            starts = _depth_starts(loop, camera, loop.depth)
-        else:
-            starts = _block_starts(loop, camera)
-    best: tuple[ReconstructionStep, ReconstructionState, Head] | None = None
-    for start in starts:
-        tried = _map_start(loop, start)
-        if best is None or tried[0].registered > best[0].registered:
-            best = tried
-    assert best is not None
-    return best
+            return [_given_start(loop, camera, loop.given)]
+        if loop.depth is not None:
+            return _depth_starts(loop, camera, loop.depth)
+        return _block_starts(loop, camera)
+
+
+def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, ReconstructionState] | None:
+    """The start with all images that its keypoints add, adjusted, without any map; None if none joins."""
+    before = _start_state(loop, start)
+    state = adjusted(loop, before, True, 0)
+    joined = int((state.registered & ~before.registered).sum())
+    if joined == 0 and state.share < loop.config.stopping.registration_share:
+        return None
+    loop.log(
+        f"seed of {start.description}: {joined} images join by keypoints, "
+        f"{int(state.registered.sum())} of {len(loop.bank)} are registered"
+    )
+    given = torch.where(before.registered, torch.inf, 0.0)
+    step = ReconstructionStep(
+        0,
+        "seed",
+        None,
+        loop.output_views(before.cam_from_world, given, before.camera),
+        loop.output_views(state.cam_from_world, state.inlier_count, state.camera),
+        int(state.registered.sum()),
+        0,
+        None,
+        (),
+    )
+    return step, state
+
+
+def mapped_round(loop: Loop, starts: list[Start]) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+    """Maps the best few starts and keeps the one whose map registers most images."""
+    tries = loop.config.seeds.mapped_tries if loop.depth is None else len(starts)
+    tried = [_map_start(loop, start) for start in starts[:tries]]
+    return max(tried, key=lambda found: found[0].registered)
 
 
 def round_of_map(
@@ -77,31 +106,39 @@ def round_of_map(
     return loop.step(round_, nothing, unchanged, scene_map, state, None), state, scene_map.head
 
 
-def _given_start(loop: Loop, camera: PinholeCamera, given: GivenPoses) -> _Start:
-    """All images with given poses at once. Points that these agree on keep the young map from guessing depths."""
+def _start_state(loop: Loop, start: Start) -> ReconstructionState:
+    bank = loop.bank
+    poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
+    poses[start.views] = start.cam_from_world
+    posed = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
+    posed[start.views] = True
+    return posed_state(bank, poses, posed, start.camera, start.radial)
+
+
+def _given_start(loop: Loop, camera: PinholeCamera, given: GivenPoses) -> Start:
+    """All images with given poses at once. Points that these agree on keep a young map from guessing depths."""
     bank, seeds = loop.bank, loop.config.seeds
     views = given.images.to(bank.device)
     poses = given.matrices(torch.zeros((), device=bank.device))
-    everything = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
-    everything[views] = True
-    start = triangulate_views(
-        loop.matches.between(partner_pairs(bank, everything, seeds.partners), views),
+    posed = given.mask(len(bank))
+    found = triangulate_views(
+        loop.matches.between(partner_pairs(bank, posed, seeds.partners), views),
         bank.keypoints(views).pixels[views],
         posed_views(poses, camera),
         replace(seeds.joint, max_error_px=seeds.resection_error_px),
         pixel_scale=bank.pixel_scale,
     )
-    return _Start(
+    return Start(
         views,
         poses,
         camera,
         torch.zeros(2, device=bank.device),
-        depth_targets(start, bank.height, bank.width, DEPTH_CELL_PX),
-        f"{len(views)} given poses, {len(start.points)} points",
+        depth_targets(found, bank.height, bank.width, DEPTH_CELL_PX),
+        f"{len(views)} given poses, {len(found.points)} points",
     )
 
 
-def _block_starts(loop: Loop, camera: PinholeCamera) -> list[_Start]:
+def _block_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
     bank, config = loop.bank, loop.config
     bundle = replace(config.seeds.joint.bundle, refine_focal=not config.fix_focal)
     seeds = replace(config.seeds, joint=replace(config.seeds.joint, bundle=bundle))
@@ -111,13 +148,13 @@ def _block_starts(loop: Loop, camera: PinholeCamera) -> list[_Start]:
             "No two images share enough matches with enough parallax to start from; add images taken from "
             "neighbouring positions, or give depth maps with --depth."
         )
-    return [_block_start(loop, block) for block in blocks[: seeds.mapped_tries]]
+    return [_block_start(loop, block) for block in blocks]
 
 
-def _block_start(loop: Loop, block: SeedBlock) -> _Start:
+def _block_start(loop: Loop, block: SeedBlock) -> Start:
     joint, bank = block.joint, loop.bank
     order = block.views.argsort()
-    return _Start(
+    return Start(
         block.views[order],
         joint.cam_from_world[order],
         joint.camera,
@@ -128,11 +165,11 @@ def _block_start(loop: Loop, block: SeedBlock) -> _Start:
     )
 
 
-def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list[_Start]:
+def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list[Start]:
     """Single images with a depth map, drawn at random, each at the origin of its own world; metres are kept."""
     bank = loop.bank
     order = torch.randperm(len(bank), generator=random_stream(loop.seed, "seeds")).tolist()
-    starts: list[_Start] = []
+    starts: list[Start] = []
     for image in order:
         if len(starts) == loop.config.seeds.tries:
             break
@@ -143,7 +180,7 @@ def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list
         # Nearest: a mean across an edge would be a depth where nothing is.
         grid = torch.nn.functional.interpolate(found[None, None].float(), size, mode="nearest-exact")[0]
         starts.append(
-            _Start(
+            Start(
                 torch.tensor([image], device=bank.device),
                 torch.eye(3, 4, device=bank.device)[None],
                 camera,
@@ -157,7 +194,7 @@ def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list
     return starts
 
 
-def _map_start(loop: Loop, start: _Start) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+def _map_start(loop: Loop, start: Start) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     round_ = _seed(loop)
     mapped = loop.map(round_, start.views, start.cam_from_world, start.camera, targets=start.depths)
     scene_map = loop.scene_map(mapped, start.radial)
@@ -176,7 +213,7 @@ def _seed(loop: Loop) -> Round:
     )
 
 
-def _with_views(state: ReconstructionState, start: _Start) -> ReconstructionState:
+def _with_views(state: ReconstructionState, start: Start) -> ReconstructionState:
     """The start's own views are registered, at the poses that they had, also where the young map misses one."""
     missed = ~state.registered[start.views]
     poses, registered = state.cam_from_world.clone(), state.registered.clone()
@@ -185,7 +222,7 @@ def _with_views(state: ReconstructionState, start: _Start) -> ReconstructionStat
     return replace(state, cam_from_world=poses, registered=registered)
 
 
-def _only_views(state: ReconstructionState, start: _Start) -> ReconstructionState:
+def _only_views(state: ReconstructionState, start: Start) -> ReconstructionState:
     registered = torch.zeros_like(state.registered)
     registered[start.views] = True
     return replace(state, registered=registered)

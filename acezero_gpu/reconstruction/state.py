@@ -52,9 +52,11 @@ class ReconstructionStep:
     index: int
     """0 for the seed, then upwards; the final round is the last."""
     name: StepName
-    scene_map: SceneMap
+    scene_map: SceneMap | None
+    """None where keypoints alone placed the images: a seed that has no map yet. The final round always has one."""
     preliminary: PosedViews
-    """Poses of the mapped images after mapping; their confidence is inf, that of the other images 0."""
+    """Poses of the mapped images after mapping (without a map, of the seed); their confidence is inf, that of the
+    other images 0."""
     views: PosedViews
     """Poses of all images after registration; confidence is the inlier count."""
     registered: int
@@ -64,6 +66,7 @@ class ReconstructionStep:
     stop_reason: str | None
     """Set when the loop ends after this step or goes to the final round next."""
     training_log: tuple[TrainingProgress, ...]
+    """Of the map; empty without one."""
 
 
 def to_posed_views(
@@ -84,8 +87,9 @@ def posed_state(
     cam_from_world: Float[Tensor, "n 3 4"],
     posed: Bool[Tensor, " n"],
     camera: PinholeCamera,
+    radial: Float[Tensor, " 2"] | None = None,
 ) -> ReconstructionState:
-    """Images whose poses come from outside, as if registered; the lens is taken to be free of distortion."""
+    """Images that have a pose although no map registered them; the lens is free of distortion if not said."""
     device = bank.device
     none = torch.zeros(len(bank), device=device)
     return ReconstructionState(
@@ -93,7 +97,7 @@ def posed_state(
         none,
         posed.to(device),
         camera,
-        torch.zeros(2, device=device),
+        torch.zeros(2, device=device) if radial is None else radial,
         registered_by_map=0,
         held=posed.to(device),
     )

@@ -1,6 +1,7 @@
 """What the user gets wrong is one sentence on stderr, with the right exit code and without a traceback."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from cli_calls import Call, picture
 from PIL import Image
 from safetensors.torch import save_file
 
-from acezero_gpu.network import Head, HeadConfig, SceneMap
+from acezero_gpu.network import Head, HeadConfig, SceneMap, make_encoder
 
 SMALL = ("--device", "cpu", "--set", "bank.shortest_side_px=48", "--set", "bank.keypoint_side_px=48")
 LINE = "{name} 1 0 0 0 0 0 0 50 inf\n"
@@ -205,6 +206,22 @@ def test_a_map_of_another_encoder(call: Call, photos: Path, tmp_path: Path) -> N
     assert said.code == 2
     assert "ace-encoder-0123456789ab" in said.sentence
     assert "--encoder" in said.sentence
+
+
+def test_a_map_brings_an_encoder_of_the_package_along(call: Call, photos: Path, tmp_path: Path) -> None:
+    """Unless another one is asked for. The head of this map knows nothing, but the features fit it."""
+    default, other = (make_encoder(name, torch.device("cpu")) for name in ("dense-sift", "acezero"))
+    path = tmp_path / "map.safetensors"
+    for encoder in (default, other):
+        head = Head(encoder.channels, HeadConfig(width=8), torch.zeros(3))
+        SceneMap(head, encoder.identifier, 48, 1.2).save(path)
+        said = call("register", photos, path, tmp_path / encoder.identifier)
+        assert said.code != 2
+        config = tomllib.loads((tmp_path / encoder.identifier / "config.toml").read_text())
+        assert make_encoder(config["encoder"], torch.device("cpu")).identifier == encoder.identifier
+    said = call("register", photos, path, tmp_path / "out", "--encoder", "dense-sift")
+    assert said.code == 2
+    assert other.identifier in said.sentence
 
 
 def test_wrong_thresholds(call: Call, tmp_path: Path) -> None:

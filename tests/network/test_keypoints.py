@@ -43,7 +43,8 @@ def random_keypoints(rows: int, slots: int, generator: torch.Generator, device: 
 
 @pytest.mark.parametrize("sigma", [2.0, 4.0])
 def test_pixels_follow_the_corner_convention(device, sigma):
-    centres = [(30.5, 30.5), (126.2, 41.25), (130.75, 120.5), (33.3, 110.8)]
+    # None half-way between two pixels of the doubled image: such a blob has two equal maxima, hence none.
+    centres = [(30.5, 30.5), (126.2, 41.4), (130.6, 120.5), (33.3, 110.85)]
     keypoints = detect_keypoints(blob_image(centres, 150, 160, sigma).to(device), KeypointConfig(per_image=8))
     strongest = keypoints.pixels[0, : len(centres)].cpu()
     assert keypoints.valid[0, : len(centres)].all()
@@ -87,7 +88,7 @@ def test_shift_is_recovered(device, generator):
 
 def test_matches_equal_kornias_one_pair_at_a_time(device, generator):
     a, b = random_keypoints(5, 60, generator, device), random_keypoints(5, 45, generator, device)
-    config = KeypointConfig(max_ratio=0.97, matching_budget_bytes=3 * 4 * 60 * 45 * 2)
+    config = KeypointConfig(max_ratio=0.97, matching_budget_bytes=2 * 4 * 60 * 45 * 2)
     matches = match_keypoints(a, b, config)
     assert matches.matched.any(1).all()
     for row in range(5):
