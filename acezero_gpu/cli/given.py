@@ -85,13 +85,26 @@ def with_rows(views: PosedViews, keep: torch.Tensor) -> PosedViews:
     return PosedViews(names, pose, views.focal_px[keep], views.confidence[keep])
 
 
+def map_file_of(given: Path) -> Path:
+    """The file itself, or the last map of a run's folder. ``InputError`` if there is none."""
+    if not given.is_dir():
+        if not given.is_file():
+            raise InputError(f"{given}: no such file; give a map*.safetensors that an earlier run wrote.")
+        return given
+    rounds = {path.stem.removeprefix("map_"): path for path in given.glob("map_*.safetensors")}
+    last = max((int(name) for name in rounds if name.isdecimal()), default=None)
+    path = given / "map.safetensors" if last is None else rounds[str(last)]
+    if not path.is_file():
+        raise InputError(f"{given}: no map in this folder; acezero reconstruct or acezero map makes one.")
+    return path
+
+
 def load_map(map_file: Path, settings: Settings, encoder_given: bool) -> tuple[SceneMap, Settings]:
     """The map and the settings with its encoder.
 
     ``InputError`` if there is no map in the file, or one that the given encoder's features mean nothing to.
     """
-    if not map_file.is_file():
-        raise InputError(f"{map_file}: no such file; give a map_*.safetensors that an earlier run wrote.")
+    map_file = map_file_of(map_file)
     with as_input_error():
         scene_map = SceneMap.load(map_file, settings.device)
         encoder = make_encoder(settings.config.encoder, settings.device)

@@ -20,7 +20,8 @@ Images = Annotated[
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results; made if absent.")]
 MapFile = Annotated[
-    Path, typer.Argument(metavar="MAP", help="A map_*.safetensors that an earlier run wrote.")
+    Path,
+    typer.Argument(metavar="MAP", help="A map*.safetensors of an earlier run, or its folder: the last map."),
 ]
 Estimate = Annotated[str, typer.Argument(metavar="POSES", help="The pose file to judge.")]
 Truth = Annotated[
@@ -96,7 +97,7 @@ SeedMap = Annotated[
     Path | None,
     typer.Option(
         "--seed-map",
-        help="Start from what this map registers: a map*.safetensors that an earlier run wrote.",
+        help="Start from what this map registers: a map*.safetensors of an earlier run, or its folder.",
         metavar="MAP",
         rich_help_panel=PICTURES,
     ),
