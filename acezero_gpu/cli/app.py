@@ -8,7 +8,10 @@ import typer
 
 from acezero_gpu.cli.demo import demo
 from acezero_gpu.cli.evaluate import evaluate
+from acezero_gpu.cli.export import export
 from acezero_gpu.cli.failure import sentence_and_code
+from acezero_gpu.cli.frames import frames
+from acezero_gpu.cli.import_poses import import_poses
 from acezero_gpu.cli.map import map_
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.reconstruct import reconstruct
@@ -27,6 +30,9 @@ app.command("reconstruct")(reconstruct)
 app.command("map")(map_)
 app.command("register")(register)
 app.command("evaluate")(evaluate)
+app.command("frames")(frames)
+app.command("export")(export)
+app.command("import")(import_poses)
 app.command("demo")(demo)
 app.command("train-encoder")(train_encoder)
 

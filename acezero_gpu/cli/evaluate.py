@@ -13,7 +13,7 @@ from rich.table import Table
 
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError, as_input_error
-from acezero_gpu.cli.given import confidence_of_run, with_rows
+from acezero_gpu.cli.given import confidence_of_run
 from acezero_gpu.cli.output import say, show
 from acezero_gpu.data import PosedViews
 from acezero_gpu.data.image_set import files_of
@@ -163,7 +163,7 @@ def judge(
     if not bool(known.any()):
         raise InputError(f"{truth_spec}: no true pose for any image of the estimate; are they named alike?")
     listed = len(read_pose_file(truth_spec).names if is_file else files_of(truth_spec, POSE_SUFFIXES))
-    truth = with_rows(truth, known)
+    truth = truth.subset(known.nonzero()[:, 0].tolist())
     with as_input_error():
         report = evaluate_poses(
             estimate, truth, config, torch.Generator().manual_seed(0), alignment=alignment

@@ -4,16 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pypose as pp
 import torch
 
 from acezero_gpu.cli.failure import as_input_error
-from acezero_gpu.cli.run import REGISTERED_FROM
 from acezero_gpu.cli.run_log import RunLog
 from acezero_gpu.cli.settings import Settings
 from acezero_gpu.data import ImageSet, PosedViews
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import match_to_images, read_poses
+from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.network import SceneMap, make_encoder, packaged_encoder
 from acezero_gpu.runtime import InputError
 
@@ -76,13 +75,6 @@ def shared_focal_px(given: PosedViews, poses: str, focal_px: float | None, log: 
 def guessed_focal_px(image_set: ImageSet) -> float:
     """0.7 of the image diagonal."""
     return float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0])
-
-
-def with_rows(views: PosedViews, keep: torch.Tensor) -> PosedViews:
-    """The views that the mask keeps."""
-    names = tuple(name for name, kept in zip(views.names, keep.tolist(), strict=True) if kept)
-    pose = pp.SE3(torch.as_tensor(views.cam_from_world)[keep])
-    return PosedViews(names, pose, views.focal_px[keep], views.confidence[keep])
 
 
 def map_file_of(given: Path) -> Path:

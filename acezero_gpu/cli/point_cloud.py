@@ -1,15 +1,16 @@
 """Coloured points of a map: scene coordinates that agree with the poses of the images they come from."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from acezero_gpu.data import PosedViews, load_colours
-from acezero_gpu.geometry import cell_centres_px, reproject, undistort_pixels
+from acezero_gpu.data import PosedViews
+from acezero_gpu.io.export_scene import ColouredPoints
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.reconstruction.map_cloud import CloudConfig, cell_points, choose_points
 from acezero_gpu.runtime import random_stream
 
 ERROR_BOUNDS_PX = (1.5, 3.0, 6.0)
@@ -20,14 +21,6 @@ MAX_POINTS = 200_000
 MAX_IMAGES = 200
 """Enough for a picture; a random choice where there are more."""
 _BATCH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ColouredPoints:
-    """Points of the world; on the CPU."""
-
-    points: Float[Tensor, "n 3"]
-    colours: UInt8[Tensor, "n 3"]
 
 
 @torch.no_grad()
@@ -59,14 +52,37 @@ def _points_of(
     bank: ImageBank, scene_map: SceneMap, views: PosedViews, rows: Tensor
 ) -> tuple[ColouredPoints, Float[Tensor, " n"]]:
     """Points of all cells of these images that no bound rules out, and their reprojection errors."""
-    camera = bank.camera(float(views.focal_px[int(rows[0])]))
-    cells = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
-    centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=bank.device))
-    points = scene_map.scene_coordinates(bank.features(rows)).float()
-    seen = reproject(points, views.matrices[rows].to(bank.device), camera)
-    error_px = (seen.pixels - centres).norm(dim=-1)
-    good = ((error_px < ERROR_BOUNDS_PX[-1] * bank.pixel_scale) & (seen.depth > 0)).cpu()
-    paths = [bank.images.image_set.paths[row] for row in rows.tolist()]
-    pictures = load_colours(paths, (bank.width, bank.height))
-    u, v = cells.long().cpu().unbind(-1)
-    return ColouredPoints(points.cpu()[good], pictures[:, v, u][good]), error_px.cpu()[good]
+    seen = cell_points(bank, scene_map, views, rows)
+    good = (seen.error_px < ERROR_BOUNDS_PX[-1] * bank.pixel_scale) & (seen.depth > 0)
+    return ColouredPoints(seen.points[good], seen.colours[good]), seen.error_px[good]
+
+
+@torch.no_grad()
+def exported_points(
+    bank: ImageBank,
+    scene_map: SceneMap,
+    views: PosedViews,
+    config: CloudConfig,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> ColouredPoints:
+    """Points of all images of the bank, chosen as ``config`` says."""
+    points, colours, errors_px, jumps = [], [], [], []
+    for part in torch.arange(len(bank)).split(_BATCH):
+        seen = cell_points(bank, scene_map, views, part)
+        good = (seen.error_px < config.worst_error_px * bank.pixel_scale) & (seen.depth > 0)
+        good &= seen.depth <= config.max_depth
+        points.append(seen.points[good])
+        colours.append(seen.colours[good])
+        errors_px.append(seen.error_px[good])
+        jumps.append(seen.jump[good])
+        progress(int(part[-1]) + 1, len(bank))
+    chosen = choose_points(
+        torch.cat(errors_px),
+        torch.cat(jumps),
+        len(bank) * bank.grid[0] * bank.grid[1],
+        config,
+        random_stream(seed, "exported points"),
+        pixel_scale=bank.pixel_scale,
+    )
+    return ColouredPoints(torch.cat(points)[chosen], torch.cat(colours)[chosen])

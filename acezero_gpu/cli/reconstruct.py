@@ -6,17 +6,22 @@ from pathlib import Path
 import pypose as pp
 import torch
 
+from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
 from acezero_gpu.cli.given import given_of, guessed_focal_px, load_map, read_given, shared_focal_px
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
-from acezero_gpu.cli.run import REGISTERED_FROM, Run
+from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import ImageSet, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.data.frame_selection import FrameSelection
+from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.io import SavedTracks, write_points, write_pose_file, write_tracks
+from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import GivenPoses, ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
@@ -41,7 +46,7 @@ class Outcome:
 
 
 def reconstruct(
-    images: opt.Images,
+    images: exchange.ImagesOrVideo,
     out: opt.Out,
     focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
@@ -50,6 +55,10 @@ def reconstruct(
     fix_poses: opt.FixPoses = False,
     seed_map: opt.SeedMap = None,
     refine_joint: opt.RefineJointWhen = None,
+    fps: exchange.Fps = None,
+    every: exchange.Every = None,
+    min_sharpness: exchange.MinSharpness = 0.0,
+    max_frames: exchange.ReconstructMaxFrames = 300,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
     config: opt.ConfigFile = None,
@@ -61,7 +70,7 @@ def reconstruct(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Poses, focal length and a map from photographs alone."""
+    """Poses, focal length and a map from photographs alone, or from a video."""
     flags = {
         "seed": seed,
         "encoder": encoder,
@@ -70,6 +79,9 @@ def reconstruct(
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_)
+    frames = frame_selection(fps, every, min_sharpness, max_frames)
+    if (fps or every) and named_video(images) is None:
+        raise InputError(f"--fps and --every are for videos, and {images} is none.")
     with RunLog(verbosity(quiet, verbose)) as log:
         outcome = reconstruct_folder(
             images,
@@ -78,6 +90,7 @@ def reconstruct(
             log,
             focal_px=focal_px,
             start=Start(depth, poses, fix_poses, seed_map),
+            frames=frames,
             overwrite=overwrite,
         )
     say(outcome.line)
@@ -131,20 +144,32 @@ def reconstruct_folder(
     *,
     focal_px: float | None = None,
     start: Start = Start(),
+    frames: FrameSelection | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
+    ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``.
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
     start.check()
     if settings.config.loop.fix_focal and focal_px is None and start.poses is None and start.seed_map is None:
         raise InputError("--fix-focal: say with --focal-px at which value.")
-    image_set = resolve_images(images)
-    loaded = _load(start, image_set, settings, focal_px)
+    frames = frames or FrameSelection()
+    video = named_video(images)
+    # Wrong files are told before the folder is made; of a video no image is there yet.
+    loaded = None if video is not None else _load(start, resolve_images(images), settings, focal_px)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
-    run = Run.start(out, settings, log, [*command, *start.command()], overwrite=overwrite)
+    command += start.command()
+    command += frames.flags() if video is not None else []
+    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    if video is not None:
+        with run.timer.stage("frames"):
+            images = str(frames_of_run(video, out, frames, log))
+    image_set = resolve_images(images)
+    if loaded is None:
+        loaded = _load(start, image_set, settings, focal_px)
     if loaded.scene_map is not None:
         run = run.with_bank_settings(shortest_side_px=loaded.scene_map.shortest_side_px)
     bank = run.load_bank(image_set, keypoints=True)
@@ -226,9 +251,10 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
     assert step.scene_map is not None, "the final round trains a map"
     write_pose_file(folder.poses_final, step.views)
+    tracked = _write_tracks(run, bank, step)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)
-        write_points(folder.path / "point_cloud.ply", cloud.points, cloud.colours)
+        write_points(folder.point_cloud, cloud.points, cloud.colours)
         shown = torch.where(step.views.registered(min_confidence), step.views.confidence, 0.0)
         plot_reconstruction(
             folder.path / "reconstruction.png",
@@ -250,6 +276,7 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
         REGISTERED_FROM: round(min_confidence, 3),
         "radial": [round(value, 6) for value in step.scene_map.radial],
         "points": len(cloud.points),
+        "tracks": tracked,
     }
     run.write_summary(bank.images.image_set, figures)
     line = (
@@ -258,3 +285,15 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
     )
     run.log.line(f" {line}")
     return Outcome(step.views, step.registered, min_confidence, run.log.seconds, line)
+
+
+def _write_tracks(run: Run, bank: ImageBank, step: ReconstructionStep) -> int:
+    """Keep the points of the last adjustment, if the poses stem from one; their number."""
+    if step.tracks is None:
+        return 0
+    image_set = bank.images.image_set
+    with run.timer.stage("tracks"):
+        size_px = (image_set.width, image_set.height), (bank.width, bank.height)
+        colours = track_colours(step.tracks, image_set.paths, *size_px)
+        write_tracks(run.folder.tracks, SavedTracks(image_set.names, step.tracks, colours))
+    return len(step.tracks.points)

@@ -8,11 +8,12 @@ from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.given import load_map
 from acezero_gpu.cli.output import say
-from acezero_gpu.cli.run import REGISTERED_FROM, Run
+from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
+from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.reconstruction.state import to_posed_views
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import random_stream

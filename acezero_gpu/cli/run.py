@@ -13,12 +13,11 @@ from acezero_gpu.cli.versions import git_commit, versions
 from acezero_gpu.config import as_toml
 from acezero_gpu.data import ImageSet, load_grey
 from acezero_gpu.io import RunFolder
+from acezero_gpu.io.run_folder import IMAGE_ROOT, IMAGE_SIZE
 from acezero_gpu.network import make_encoder
 from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.runtime import InputError, StageTimer, describe_device
 
-REGISTERED_FROM = "registered_means_confidence_from"
-"""Key of ``summary.json``: an image with less confidence is not registered."""
 FURTHER_FILES = ("map.safetensors", "poses.txt", "point_cloud.ply")
 """Results that ``RunFolder`` does not know by name."""
 
@@ -96,6 +95,8 @@ class Run:
         content: dict[str, Any] = {"command": self.command, "images": len(images)}
         content |= figures
         content |= {
+            IMAGE_ROOT: str(images.root),
+            IMAGE_SIZE: [images.width, images.height],
             "skipped": [{"file": name, "reason": reason} for name, reason in images.skipped],
             "seconds": {name: round(value, 3) for name, value in self.timer.seconds.items()},
             "total_s": round(self.log.seconds, 3),

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from PIL import Image
 
+from acezero_gpu.data.video import VIDEO_SUFFIXES
 from acezero_gpu.runtime import InputError
 
 LOG = logging.getLogger(__name__)
@@ -44,6 +45,15 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def root(self) -> Path:
+        """The absolute folder from which the names are paths: that of the list, or the working directory."""
+        if not self.names:
+            return Path.cwd()
+        depth = len(Path(self.names[0]).parts)
+        path = self.paths[0].absolute()
+        return path.parents[depth - 1] if depth <= len(path.parents) else Path(path.anchor)
 
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """The images at these positions, in this order."""
@@ -84,7 +94,7 @@ def resolve_images(spec: str | Path, *, limit: int | None = None, minimum: int =
     if limit is not None:
         named = named[:limit]
     with ThreadPoolExecutor() as pool:
-        probes = list(pool.map(_probe, [path for _, path in named]))
+        probes = list(pool.map(probe_size, [path for _, path in named]))
     readable = [(pair, size) for pair, size in zip(named, probes, strict=True) if not isinstance(size, str)]
     skipped = tuple(
         (pair[0], size) for pair, size in zip(named, probes, strict=True) if isinstance(size, str)
@@ -197,6 +207,10 @@ def _named_files(spec: str | Path) -> list[tuple[str, Path]]:
 
 
 def _listed_files(list_file: Path) -> list[tuple[str, Path]]:
+    if list_file.suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(
+            f"{list_file}: is a video; take its frames first, with acezero frames {list_file} FOLDER."
+        )
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -219,7 +233,7 @@ def _listed_files(list_file: Path) -> list[tuple[str, Path]]:
     return list(named.items())
 
 
-def _probe(path: Path) -> tuple[int, int] | str:
+def probe_size(path: Path) -> tuple[int, int] | str:
     """Width and height after EXIF rotation, or why the file cannot be read."""
     try:
         if path.stat().st_size == 0:

@@ -1,8 +1,10 @@
 """What registration gives and mapping takes: images with poses, focal lengths and confidences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pypose as pp
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -26,6 +28,16 @@ class PosedViews:
     def matrices(self) -> Float[Tensor, "n 3 4"]:
         """``[R | t]``, world to camera."""
         return matrix_from_se3(pp.SE3(self.cam_from_world))
+
+    def subset(self, rows: Sequence[int]) -> "PosedViews":
+        """The views at these positions, in this order."""
+        rows = list(rows)
+        return PosedViews(
+            tuple(self.names[row] for row in rows),
+            pp.SE3(torch.as_tensor(self.cam_from_world)[rows]),
+            self.focal_px[rows],
+            self.confidence[rows],
+        )
 
     def registered(self, min_confidence: float) -> Bool[Tensor, " n"]:
         """Which images count as registered: confidence at or above the threshold."""

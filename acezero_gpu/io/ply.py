@@ -8,10 +8,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from acezero_gpu.data.camera_frusta import FRUSTUM_EDGES, frustum_corners
+from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import write_atomically
 
 _VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 _FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3), ("rgb", "u1", 3)])
+_END = b"end_header\n"
 _EDGE_WIDTH = 0.02
 """Thickness of a drawn camera edge, as a share of the camera's size."""
 
@@ -23,6 +25,21 @@ def write_points(path: str | Path, points: Float[Tensor, "n 3"], colours: UInt8[
     write_atomically(path, _header(len(vertices)) + vertices.tobytes())
 
 
+def read_points(path: str | Path) -> tuple[Float[Tensor, "n 3"], UInt8[Tensor, "n 3"]]:
+    """The points and colours that ``write_points`` wrote; ``InputError`` for a file of any other layout."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    end = data.find(_END) + len(_END)
+    rest = len(data) - end
+    count, beyond = divmod(rest, _VERTEX.itemsize)
+    if beyond or data[:end] != _header(count):
+        raise InputError(f"{path}: not a point cloud of this program; give the folder of a finished run.")
+    vertices = np.frombuffer(data, _VERTEX, count, end)
+    return torch.from_numpy(vertices["xyz"].copy()), torch.from_numpy(vertices["rgb"].copy())
+
+
 def write_cameras(
     path: str | Path,
     cam_from_world: Float[Tensor, "n 3 4"],
@@ -30,12 +47,15 @@ def write_cameras(
     *,
     size: float,
     aspect: float = 4 / 3,
+    opening: float = 0.6,
 ) -> None:
     """One pyramid per camera: its apex is the camera centre, its base faces the scene at depth ``size``.
 
+    ``opening`` is half the base's height per depth, ``aspect`` its width per height.
+
     Edges are thin strips of two triangles, which every viewer shows; few show PLY's own ``edge`` elements.
     """
-    corners = frustum_corners(cam_from_world, size, aspect)
+    corners = frustum_corners(cam_from_world, size, aspect, opening)
     start, end = corners[:, [a for a, _ in FRUSTUM_EDGES]], corners[:, [b for _, b in FRUSTUM_EDGES]]
     along = torch.nn.functional.normalize(end - start, dim=-1)
     forward = cam_from_world[:, None, 2, :3].expand_as(along)

@@ -12,8 +12,22 @@ from acezero_gpu.runtime.atomic import write_atomically
 
 RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
 """Files whose presence means that the folder holds a finished or an interrupted run."""
-OTHER_PATTERNS = ("config.toml", "log.txt", "points.ply", "cameras.ply", "reconstruction.png")
+OTHER_PATTERNS = (
+    "config.toml",
+    "log.txt",
+    "points.ply",
+    "cameras.ply",
+    "reconstruction.png",
+    "tracks.safetensors",
+)
 """Files of a run that alone do not forbid another one."""
+
+REGISTERED_FROM = "registered_means_confidence_from"
+"""Key of ``summary.json``: an image with less confidence is not registered."""
+IMAGE_ROOT = "image_root"
+"""Key of ``summary.json``: the folder from which the names of the images are paths."""
+IMAGE_SIZE = "image_size_px"
+"""Key of ``summary.json``: width and height of every image."""
 
 
 class RunFolder:
@@ -38,9 +52,19 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def tracks(self) -> Path:
+        """Points of the last joint adjustment, and which images see them where."""
+        return self.path / "tracks.safetensors"
+
+    @property
     def config(self) -> Path:
         """The settings that reproduce the run."""
         return self.path / "config.toml"
+
+    @property
+    def point_cloud(self) -> Path:
+        """Coloured points of the last map."""
+        return self.path / "point_cloud.ply"
 
     def poses(self, step: str | int) -> Path:
         """Poses after the registration of a step."""

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import JointRefinement
-from acezero_gpu.reconstruction.state import ReconstructionState
 
 SAMPLED_VIEWS = 24
 """Depth maps are read for so many views at the most, evenly spread."""
@@ -15,8 +16,8 @@ ENOUGH_RATIOS = 20
 """With fewer points that have a depth, the scale stays as it is."""
 
 
-def in_metres(refined: JointRefinement, bank: ImageBank, depth: DepthSource) -> ReconstructionState:
-    """The state scaled by the median of (measured depth / depth of the adjusted point).
+def in_metres(refined: JointRefinement, bank: ImageBank, depth: DepthSource) -> JointRefinement:
+    """State and points scaled by the median of (measured depth / depth of the adjusted point).
 
     Adjustment leaves the scale free; it would keep whatever the first, rough poses happened to have.
     """
@@ -37,7 +38,18 @@ def in_metres(refined: JointRefinement, bank: ImageBank, depth: DepthSource) -> 
         known = measured > 0
         ratios.append(measured[known] / adjusted_depth[seen][known])
     if sum(len(part) for part in ratios) < ENOUGH_RATIOS:
-        return state
-    poses = state.cam_from_world.clone()
-    poses[..., 3] *= torch.cat(ratios).median()
-    return replace(state, cam_from_world=poses)
+        return refined
+    scale = torch.cat(ratios).median()
+    return replace(
+        refined,
+        state=replace(state, cam_from_world=_scaled(state.cam_from_world, scale)),
+        joint=replace(
+            joint, cam_from_world=_scaled(joint.cam_from_world, scale), points=scale * joint.points
+        ),
+    )
+
+
+def _scaled(cam_from_world: Float[Tensor, "v 3 4"], scale: Tensor) -> Float[Tensor, "v 3 4"]:
+    poses = cam_from_world.clone()
+    poses[..., 3] *= scale
+    return poses

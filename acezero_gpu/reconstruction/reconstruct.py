@@ -124,6 +124,6 @@ def _final_state(
     if joint.when == "off" or not joint.holds:
         return found
     poses = torch.where(before.held[:, None, None], before.cam_from_world, found.cam_from_world)
-    found = replace(found, cam_from_world=poses, held=before.held)
+    found = replace(found, cam_from_world=poses, held=before.held, tracks=before.tracks)
     further = bool((found.registered & ~before.held).any())
     return adjusted(loop, found, further, index)

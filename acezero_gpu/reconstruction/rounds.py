@@ -22,6 +22,7 @@ from acezero_gpu.mapping import (
 )
 from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction.given_poses import GivenPoses
+from acezero_gpu.reconstruction.held_tracks import held_tracks
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.loop_config import LoopConfig
@@ -178,6 +179,7 @@ class Loop:
             state.registered_by_map,
             stop_reason,
             mapped.log,
+            state.tracks,
         )
 
     def output_views(
@@ -221,12 +223,14 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
             fixed=loop.fixed,
             generator=random_stream(loop.seed, "adjustment", index),
         )
+    if loop.depth is not None:
+        refined = in_metres(refined, loop.bank, loop.depth)
     joint = refined.joint
-    state = refined.state if loop.depth is None else in_metres(refined, loop.bank, loop.depth)
-    state = with_consistent_confidence(state, loop)
+    state = with_consistent_confidence(refined.state, loop)
     if len(joint.points) == 0:
         loop.log("  adjustment: no tracks between the registered views")
-        return state
+        return replace(state, tracks=None)
+    state = replace(state, tracks=held_tracks(refined, loop.bank))
     k1, k2 = joint.radial.tolist()
     loop.log(
         f"  adjusted {int(refined.state.held.sum())} of {len(refined.views)} views with {len(joint.points)} points "

@@ -75,6 +75,7 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
         0,
         None,
         (),
+        state.tracks,
     )
     return step, state
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from acezero_gpu.data.point_tracks import PointTracks
 from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import PinholeCamera, se3_from_matrix
 from acezero_gpu.mapping import TrainingProgress
@@ -38,6 +39,8 @@ class ReconstructionState:
     """Images that the last map registered by itself."""
     held: Bool[Tensor, " n"]
     """Whose poses keypoint tracks hold: an adjustment has confirmed them, whatever the map says."""
+    tracks: PointTracks | None = None
+    """The points of the adjustment that the poses stem from; None for poses of a map."""
 
     @property
     def share(self) -> float:
@@ -67,6 +70,8 @@ class ReconstructionStep:
     """Set when the loop ends after this step or goes to the final round next."""
     training_log: tuple[TrainingProgress, ...]
     """Of the map; empty without one."""
+    tracks: PointTracks | None = None
+    """Points that hold the poses of ``views``, by rows of ``views``; None where these are the map's own."""
 
 
 def to_posed_views(

@@ -12,13 +12,13 @@ import torch
 from acezero_gpu.cli.map import map_folder
 from acezero_gpu.cli.reconstruct import reconstruct_folder
 from acezero_gpu.cli.register import register_folder
-from acezero_gpu.cli.run import REGISTERED_FROM
 from acezero_gpu.cli.run_log import RunLog
 from acezero_gpu.cli.settings import Settings
 from acezero_gpu.data import PosedViews
 from acezero_gpu.evaluation import AlignmentConfig, align_trajectory
 from acezero_gpu.geometry import Similarity
 from acezero_gpu.io import read_pose_file
+from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.runtime import InputError
 from benchmarks.image_sets import TruthSet, named_by_stem, read_set
 from benchmarks.metrics import Figures, errors_in_frame, relocalisation_figures

@@ -7,11 +7,12 @@ from acezero_gpu.cli import app
 
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
 TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
     "reconstruct": [
         "images",
         "out",
-        *sorted(TRAINED | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint"}),
+        *sorted(TRAINED | STRETCHES | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint"}),
     ],
     "map": [
         "images",
@@ -48,6 +49,28 @@ FLAGS = {
             }
         ),
     ],
+    "frames": [
+        "videos",
+        "out",
+        *sorted(STRETCHES | {"--min-side", "--overwrite", "--quiet", "-q", "--verbose", "-v"}),
+    ],
+    "export": [
+        "run",
+        "out",
+        *sorted(
+            SHARED - {"--preset", "--set"}
+            | {
+                "--to",
+                "--images",
+                "--min-confidence",
+                "--dense",
+                "--opengl",
+                "--copy-images",
+                "--camera-size",
+            }
+        ),
+    ],
+    "import": ["format_", "model", "out", "--overwrite"],
     "demo": ["out", *sorted(SHARED)],
     "train-encoder": [
         "out",

@@ -5,6 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import pycolmap
 import pytest
 import torch
 from cli_calls import Call
@@ -81,6 +82,7 @@ def test_the_folder_holds_what_was_promised(made: Made) -> None:
     # Keypoints place the images before the first map.
     rounds |= {f"map_{i}.safetensors" for i in range(1, last + 1)}
     others = {"log.txt", "config.toml", "summary.json", "reconstruction.png", "point_cloud.ply"}
+    others |= {"tracks.safetensors"}
     assert {path.name for path in made.out.iterdir()} == rounds | others | {"poses_final.txt"}
     assert (made.out / "poses_final.txt").read_text() == (made.out / f"poses_{last}.txt").read_text()
     assert summary["images"] == IMAGES
@@ -122,6 +124,24 @@ def test_the_points_lie_in_the_pictures(made: Made) -> None:
     assert count == json.loads((made.out / "summary.json").read_text())["points"]
     assert count >= 10
     assert len(body) == 15 * count
+
+
+def test_other_programs_read_the_run(made: Made, call: Call, tmp_path: Path) -> None:
+    """COLMAP's points lie where the pictures show them, and the poses come back."""
+    said = call("export", made.out, tmp_path, "--to", "colmap,nerfstudio,ply,txt,tum", "--device", "cpu")
+    assert said.code == 0, said.err
+    summary = json.loads((made.out / "summary.json").read_text())
+    model = pycolmap.Reconstruction(str(tmp_path / "colmap" / "sparse" / "0"))
+    assert model.num_reg_images() == summary["registered"]
+    assert len(model.points3D) == summary["tracks"] > 50
+    assert model.compute_mean_reprojection_error() < 2.0
+    assert call("import", "colmap", tmp_path / "colmap", tmp_path / "back.txt").code == 0
+    back = read_pose_file(tmp_path / "back.txt")
+    poses = read_pose_file(made.out / "poses_final.txt")
+    kept = poses.registered(summary["registered_means_confidence_from"])
+    assert torch.allclose(back.matrices, poses.matrices[kept], atol=1e-5)
+    header = (tmp_path / "nerfstudio" / "sparse_pc.ply").read_bytes()[:200]
+    assert int(header.split(b"element vertex ")[1].split(b"\n")[0]) > 20
 
 
 def test_registering_the_same_pictures_gives_the_same_poses(made: Made, call: Call, tmp_path: Path) -> None:

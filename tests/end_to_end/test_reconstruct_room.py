@@ -5,11 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference.rendered_room import HEIGHT, Room, walked_room
+from reference.rendered_room import HEIGHT, WIDTH, Room, walked_room
 
 from acezero_gpu.data import DepthSource
 from acezero_gpu.evaluation import PoseReport, evaluate_poses
-from acezero_gpu.geometry import PinholeCamera, camera_centres, rotation_angle_deg
+from acezero_gpu.geometry import (
+    PinholeCamera,
+    camera_centres,
+    reproject,
+    rotation_angle_deg,
+    undistort_pixels,
+)
 from acezero_gpu.mapping import ScheduleConfig, TrainingConfig
 from acezero_gpu.network import HeadConfig, SceneMap
 from acezero_gpu.reconstruction import (
@@ -78,6 +84,24 @@ def test_it_finds_the_room(steps):
     assert figures["median_translation_share"] < 0.01
     assert abs(figures["median_focal_ratio"] - 1) < 0.05
     assert report.share_within(0.05, 2.0) >= 0.9
+
+
+def track_error_px(step: ReconstructionStep) -> float:
+    """Median error of the kept points in the poses that the step gives."""
+    tracks, views = step.tracks, step.views
+    assert tracks is not None
+    camera = PinholeCamera.centred(float(views.focal_px[0]), WIDTH, HEIGHT)
+    seen = reproject(tracks.points[tracks.point_index][:, None], views.matrices[tracks.view_index], camera)
+    straight = undistort_pixels(tracks.pixels_px, camera, torch.tensor(step.scene_map.radial))
+    assert (seen.depth > 0).all()
+    return float((seen.pixels[:, 0] - straight).norm(dim=-1).median())
+
+
+def test_the_last_step_keeps_the_points_that_hold_its_poses(steps):
+    for step in steps[:-1]:
+        assert step.tracks is None or step.scene_map is None, "poses of a map have no tracks"
+    assert len(steps[-1].tracks.points) > 100
+    assert track_error_px(steps[-1]) < 0.6
 
 
 def test_its_steps_tell_what_happened(steps):
@@ -176,6 +200,7 @@ def test_depth_maps_of_some_pictures_start_it_and_give_metres(device):
     assert steps[-1].registered >= 0.9 * len(room)
     assert figures["median_rotation_deg"] < 0.8
     assert figures["median_translation"] < 0.02
+    assert track_error_px(steps[-1]) < 0.6, "points are scaled with the poses"
     # Depths grow with the focal length that the pictures are explained with.
     assert figures["scale"] == pytest.approx(1.0, abs=0.05)
 

@@ -8,7 +8,14 @@ from reference.rendered_room import Room, room_with_a_turn, tiny_bank, walked_ro
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointConfig
-from acezero_gpu.geometry import camera_centres, compose, retract, rotation_angle_deg
+from acezero_gpu.geometry import (
+    camera_centres,
+    compose,
+    reproject,
+    retract,
+    rotation_angle_deg,
+    undistort_pixels,
+)
 from acezero_gpu.network.keypoints import KeypointConfig
 from acezero_gpu.reconstruction import (
     ImageBank,
@@ -17,6 +24,7 @@ from acezero_gpu.reconstruction import (
     joint_refinement,
 )
 from acezero_gpu.reconstruction.growth import GrowthConfig
+from acezero_gpu.reconstruction.held_tracks import held_tracks
 from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered
 from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
 from acezero_gpu.reconstruction.two_view import OverlapChecks
@@ -102,6 +110,26 @@ def errors(room: Room, state: ReconstructionState, images: list[int]) -> tuple[f
     poses, truth = state.cam_from_world.cpu()[images], room.cam_from_world[images]
     angle = rotation_angle_deg(poses[:, :, :3], truth[:, :, :3])
     return float(angle.mean()), float((camera_centres(poses) - camera_centres(truth)).norm(dim=-1).mean())
+
+
+def test_its_points_are_kept_as_the_image_files_show_them(room, bank, monkeypatch):
+    """In pixels of files twice as large, with the errors that their reprojection has; only by images that are held."""
+    refined = refine(bank, state_of(room, bank[0], rough(room), list(range(9))), NO_GROWTH)
+    images = bank[0].images
+    larger = replace(images.image_set, width=2 * images.image_set.width, height=2 * images.image_set.height)
+    monkeypatch.setattr(bank[0], "images", replace(images, image_set=larger))
+    tracks = held_tracks(refined, bank[0])
+    assert len(tracks.points) > 50
+    camera, poses = refined.state.camera.to("cpu").scaled(2), refined.state.cam_from_world.cpu()
+    seen = reproject(tracks.points[tracks.point_index][:, None], poses[tracks.view_index], camera)
+    straight = undistort_pixels(tracks.pixels_px, camera, refined.state.radial.cpu())
+    error = (seen.pixels[:, 0] - straight).norm(dim=-1)
+    torch.testing.assert_close(error, tracks.error_px, atol=0.02, rtol=0)
+    held = refined.state.held.clone()
+    held[2] = False
+    fewer = held_tracks(replace(refined, state=replace(refined.state, held=held)), bank[0])
+    assert 2 not in fewer.view_index
+    assert int(torch.bincount(fewer.point_index).min()) >= 2
 
 
 def test_the_thorough_adjustment_matches_what_sees_the_same_place(room, device):
