@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from acezero_gpu.cli.dataset import dataset
 from acezero_gpu.cli.demo import demo
 from acezero_gpu.cli.evaluate import evaluate
 from acezero_gpu.cli.export import export
@@ -33,6 +34,7 @@ app.command("evaluate")(evaluate)
 app.command("frames")(frames)
 app.command("export")(export)
 app.command("import")(import_poses)
+app.command("dataset")(dataset)
 app.command("demo")(demo)
 app.command("train-encoder")(train_encoder)
 

@@ -247,3 +247,18 @@ TrainingOverwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Start anew, also where OUT has a checkpoint to go on from."),
 ]
+
+DatasetName = Annotated[
+    Literal["7scenes", "12scenes", "mip360", "tanks-and-temples", "cambridge"],
+    typer.Argument(metavar="NAME", help="7scenes, 12scenes, mip360, tanks-and-temples or cambridge."),
+]
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of its archives; scenes are written beside them.")
+]
+DatasetDownload = Annotated[
+    bool, typer.Option("--download", help="Fetch archives that are not there; an interrupted one goes on.")
+]
+DatasetArchive = Annotated[
+    list[str] | None,
+    typer.Option("--archive", help="One of its archives; repeatable.", metavar="FILE", show_default="all"),
+]

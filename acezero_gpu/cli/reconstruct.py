@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pypose as pp
 import torch
 
 from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
-from acezero_gpu.cli.given import given_of, guessed_focal_px, load_map, read_given, shared_focal_px
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
-from acezero_gpu.data import ImageSet, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.cli.start import Start, given_poses, load_start, starting_camera
+from acezero_gpu.data import PosedViews, find_depth_files, resolve_images
 from acezero_gpu.data.frame_selection import FrameSelection
 from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
@@ -96,46 +95,6 @@ def reconstruct(
     say(outcome.line)
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What a reconstruction starts from, beside its images; at most one of depth, poses and map."""
-
-    depth: str | None = None
-    """Folder or glob of depth maps."""
-    poses: str | None = None
-    """Pose file, or folder or glob of matrices, of some images."""
-    fix_poses: bool = False
-    """Keep those poses exactly as given."""
-    seed_map: Path | None = None
-    """A map that an earlier run wrote."""
-
-    def command(self) -> list[str | Path]:
-        """The flags that say so."""
-        flags: list[str | Path] = []
-        for name, value in (("--depth", self.depth), ("--poses", self.poses), ("--seed-map", self.seed_map)):
-            flags += [name, value] if value is not None else []
-        return [*flags, *(["--fix-poses"] if self.fix_poses else [])]
-
-    def check(self) -> None:
-        """``InputError`` for what does not go together."""
-        given = {"--depth": self.depth, "--poses": self.poses, "--seed-map": self.seed_map}
-        names = [name for name, value in given.items() if value is not None]
-        if len(names) > 1:
-            raise InputError(
-                f"{' and '.join(names)}: a reconstruction starts from one of them; leave the others out."
-            )
-        if self.fix_poses and self.poses is None:
-            raise InputError("--fix-poses: say with --poses which ones.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """What a start names, read before anything is written: wrong files are told before the folder is made."""
-
-    poses: PosedViews | None
-    scene_map: SceneMap | None
-
-
 def reconstruct_folder(
     images: str,
     out: Path,
@@ -158,7 +117,7 @@ def reconstruct_folder(
     frames = frames or FrameSelection()
     video = named_video(images)
     # Wrong files are told before the folder is made; of a video no image is there yet.
-    loaded = None if video is not None else _load(start, resolve_images(images), settings, focal_px)
+    loaded = None if video is not None else load_start(start, resolve_images(images), settings, focal_px)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += start.command()
@@ -169,51 +128,30 @@ def reconstruct_folder(
             images = str(frames_of_run(video, out, frames, log))
     image_set = resolve_images(images)
     if loaded is None:
-        loaded = _load(start, image_set, settings, focal_px)
+        loaded = load_start(start, image_set, settings, focal_px)
     if loaded.scene_map is not None:
         run = run.with_bank_settings(shortest_side_px=loaded.scene_map.shortest_side_px)
     bank = run.load_bank(image_set, keypoints=True)
-    step = _run_loop(run, bank, start, loaded, focal_px)
-    return _finish(run, bank, step)
+    given = given_poses(loaded, bank.images.image_set, start.fix_poses)
+    camera = starting_camera(bank, start, loaded, focal_px, log)
+    step = _run_loop(run, bank, camera, start, given, loaded.scene_map)
+    return _finish(run, bank, step, given)
 
 
-def _load(start: Start, image_set: ImageSet, settings: Settings, focal_px: float | None) -> _Loaded:
-    poses = None
-    if start.poses is not None:
-        poses = read_given(start.poses, image_set, focal_px, allow_missing=True)
-        if int((poses.confidence > 0).sum()) < 2:
-            raise InputError(
-                f"{start.poses}: one image alone has a pose there; give at least two to start from."
-            )
-    if start.depth is not None:
-        find_depth_files(start.depth, image_set.names)
-    return _Loaded(
-        poses,
-        None if start.seed_map is None else load_map(start.seed_map, settings, encoder_given=True)[0],
-    )
-
-
-def _starting_camera(
-    bank: ImageBank, start: Start, loaded: _Loaded, focal_px: float | None, log: RunLog
-) -> PinholeCamera:
-    image_set = bank.images.image_set
-    if loaded.poses is not None and start.poses is not None:
-        return bank.camera(shared_focal_px(loaded.poses, start.poses, focal_px, log))
-    if focal_px is None and loaded.scene_map is not None:
-        focal_px = loaded.scene_map.focal_px(float(min(image_set.width, image_set.height)))
-    return bank.camera(guessed_focal_px(image_set) if focal_px is None else focal_px)
-
-
-def _given_poses(loaded: _Loaded, image_set: ImageSet, fixed: bool) -> GivenPoses | None:
-    if loaded.poses is None:
-        return None
-    views = given_of(loaded.poses, image_set)
-    rows = (views.confidence > 0).nonzero()[:, 0]
-    return GivenPoses(rows, pp.SE3(torch.as_tensor(views.cam_from_world)[rows]), fixed)
+def _write_poses(path: Path, views: PosedViews, given: GivenPoses | None) -> None:
+    """Fixed poses are written with every digit that they came with."""
+    if given is not None and given.fixed:
+        views = given.into_views(views, torch.float64)
+    write_pose_file(path, views)
 
 
 def _run_loop(
-    run: Run, bank: ImageBank, start: Start, loaded: _Loaded, focal_px: float | None
+    run: Run,
+    bank: ImageBank,
+    camera: PinholeCamera,
+    start: Start,
+    given: GivenPoses | None,
+    seed_map: SceneMap | None,
 ) -> ReconstructionStep:
     """All rounds, saved as they end; the last one."""
     config = run.settings.config
@@ -221,18 +159,18 @@ def _run_loop(
     image_set = bank.images.image_set
     rounds = run_loop(
         bank,
-        _starting_camera(bank, start, loaded, focal_px, run.log),
+        camera,
         config.loop,
         depth=None if start.depth is None else find_depth_files(start.depth, image_set.names),
-        given=_given_poses(loaded, image_set, start.fix_poses),
-        seed_map=loaded.scene_map,
+        given=given,
+        seed_map=seed_map,
         seed=config.seed,
         timer=run.timer,
         log=run.log.line,
     )
     for step in rounds:
-        write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
-        write_pose_file(run.folder.poses(step.index), step.views)
+        _write_poses(run.folder.poses_preliminary(step.index), step.preliminary, given)
+        _write_poses(run.folder.poses(step.index), step.views, given)
         if step.scene_map is not None:
             step.scene_map.save(run.folder.map(step.index))
         run.log.registered(step.registered, len(bank))
@@ -245,12 +183,12 @@ def _run_loop(
     return step
 
 
-def _finish(run: Run, bank: ImageBank, step: ReconstructionStep) -> Outcome:
+def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, given: GivenPoses | None) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
     assert step.scene_map is not None, "the final round trains a map"
-    write_pose_file(folder.poses_final, step.views)
+    _write_poses(folder.poses_final, step.views, given)
     tracked = _write_tracks(run, bank, step)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)

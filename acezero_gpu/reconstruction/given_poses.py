@@ -1,12 +1,13 @@
 """Poses that some images of a reconstruction bring along."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pypose as pp
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import matrix_from_se3
 
 
@@ -36,3 +37,9 @@ class GivenPoses:
         poses = cam_from_world.clone()
         poses[self.images.to(poses.device)] = self.matrices(poses)
         return poses
+
+    def into_views(self, views: PosedViews, dtype: torch.dtype) -> PosedViews:
+        """The views of all images, on the CPU, in this precision, with the given poses exactly as they came."""
+        pose = torch.as_tensor(views.cam_from_world).to(dtype, copy=True)
+        pose[self.images] = torch.as_tensor(self.cam_from_world).to(dtype)
+        return replace(views, cam_from_world=pp.SE3(pose))

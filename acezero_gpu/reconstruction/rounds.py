@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pypose as pp
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -185,13 +184,11 @@ class Loop:
     def output_views(
         self, cam_from_world: Float[Tensor, "n 3 4"], confidence: Float[Tensor, " n"], camera: PinholeCamera
     ) -> PosedViews:
-        """As files have them; fixed poses with every digit that they came with."""
+        """As a step gives them out; fixed poses as they came, not by way of a matrix."""
         views = to_posed_views(self.bank, cam_from_world, confidence, camera)
         if self.given is None or self.fixed is None:
             return views
-        pose = torch.as_tensor(views.cam_from_world).to(self.given.cam_from_world.dtype)
-        pose[self.given.images] = torch.as_tensor(self.given.cam_from_world)
-        return replace(views, cam_from_world=pp.SE3(pose))
+        return self.given.into_views(views, views.cam_from_world.dtype)
 
 
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:

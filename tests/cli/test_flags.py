@@ -71,6 +71,11 @@ FLAGS = {
         ),
     ],
     "import": ["format_", "model", "out", "--overwrite"],
+    "dataset": [
+        "name",
+        "folder",
+        *sorted({"--download", "--archive", "--quiet", "-q", "--verbose", "-v"}),
+    ],
     "demo": ["out", *sorted(SHARED)],
     "train-encoder": [
         "out",
