@@ -262,3 +262,14 @@ DatasetArchive = Annotated[
     list[str] | None,
     typer.Option("--archive", help="One of its archives; repeatable.", metavar="FILE", show_default="all"),
 ]
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment: experiments/*.toml.")]
+ExperimentData = Annotated[
+    Path, typer.Option("--data", help="Folder of the scenes, as acezero dataset writes them.", metavar="DIR")
+]
+ExperimentOut = Annotated[
+    Path, typer.Option("--out", help="Folder for runs, results.json and results.md.", metavar="DIR")
+]
+ExperimentOverwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Run scenes again that have a result.")
+]
