@@ -66,7 +66,7 @@ def _with_colmap(files: list[Path], folder: Path, first_query: int) -> SceneFile
     by_stem = {file.stem: file for file in files}
     scene = SceneFiles(None, "arbitrary", "COLMAP")
     scene.images = dict(sorted(by_stem.items()))
-    focal = []
+    focal: list[float] = []
     for image in model.images:
         stem = Path(image.name).stem
         if stem not in by_stem:
