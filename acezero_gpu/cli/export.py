@@ -41,6 +41,8 @@ TARGETS = {
     "kitti": ("trajectory_kitti.txt",),
 }
 """Every format, and the files in OUT that show that it was exported before."""
+TELL_EVERY = 16
+"""Images between two words about the progress."""
 FRUSTUM_SHARE = 0.05
 """Depth of a drawn camera, as a share of the cameras' extent."""
 
@@ -76,7 +78,7 @@ def export(
             finished, scene, out or run / "export", place, log, CloudConfig(dense=dense), opengl, copy_images,
             camera_size,
         )  # fmt: skip
-        exporter.require_empty(formats, overwrite)
+        exporter.require_possible(formats, overwrite)
         for name in formats:
             log.stage(name)
             getattr(exporter, name)()
@@ -109,7 +111,14 @@ class _Exporter:
     copy: bool
     camera_size: float | None
 
-    def require_empty(self, formats: list[str], overwrite: bool) -> None:
+    def require_possible(self, formats: list[str], overwrite: bool) -> None:
+        """``InputError`` before anything is written, if files are in the way or images that a format needs lack."""
+        missing = len(self.run.views.names) - len(self.scene.file_names)
+        if missing and "kitti" in formats:
+            raise InputError(
+                f"--to kitti: {missing} images are not registered, and a line number is all that names an image "
+                "there; export tum instead."
+            )
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: is not a folder; give another one.")
         for name in formats:
@@ -168,12 +177,6 @@ class _Exporter:
         )
 
     def kitti(self) -> None:
-        missing = len(self.run.views.names) - len(self.scene.file_names)
-        if missing:
-            raise InputError(
-                f"--to kitti: {missing} images are not registered, and a line number is all that names an image "
-                "there; export tum instead."
-            )
         write_kitti(self.out / "trajectory_kitti.txt", self.scene.views)
 
     @cached_property
@@ -183,9 +186,10 @@ class _Exporter:
 
     @cached_property
     def tracks(self) -> SavedTracks | None:
-        """The points of the run's last adjustment; None if it had none."""
+        """The points of the run's last adjustment; None if there are none."""
         path = RunFolder(self.run.path).tracks
-        return tracks_of_scene(read_tracks(path), self.scene) if path.is_file() else None
+        found = tracks_of_scene(read_tracks(path), self.scene) if path.is_file() else None
+        return found if found is not None and len(found.tracks.points) else None
 
     @cached_property
     def cloud(self) -> ColouredPoints:
@@ -237,6 +241,7 @@ class _Exporter:
 
     def _progress(self, what: str) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:
-            self.log.line(f"  {done} of {total} {what}")
+            if done % TELL_EVERY == 0 or done == total:
+                self.log.line(f"  {done} of {total} {what}")
 
         return tell

@@ -116,17 +116,18 @@ def reconstruct_folder(
         raise InputError("--fix-focal: say with --focal-px at which value.")
     frames = frames or FrameSelection()
     video = named_video(images)
+    image_set = resolve_images(images) if video is None else None
     # Wrong files are told before the folder is made; of a video no image is there yet.
-    loaded = None if video is not None else load_start(start, resolve_images(images), settings, focal_px)
+    loaded = None if image_set is None else load_start(start, image_set, settings, focal_px)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += start.command()
     command += frames.flags() if video is not None else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
-    if video is not None:
+    if image_set is None:
+        assert video is not None
         with run.timer.stage("frames"):
-            images = str(frames_of_run(video, out, frames, log))
-    image_set = resolve_images(images)
+            image_set = resolve_images(frames_of_run(video, out, frames, log))
     if loaded is None:
         loaded = load_start(start, image_set, settings, focal_px)
     if loaded.scene_map is not None:

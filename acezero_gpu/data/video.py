@@ -63,9 +63,7 @@ class VideoFrames:
 
     def __iter__(self) -> Iterator[Frame]:
         self.complaints.clear()
-        process = subprocess.Popen(
-            self._command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = self._started()
         found: SimpleQueue[tuple[float | None, int, int] | None] = SimpleQueue()
         listener = threading.Thread(target=self._listen, args=(process, found), daemon=True)
         listener.start()
@@ -87,6 +85,17 @@ class VideoFrames:
                     pipe.close()
         if number == 0:
             raise InputError(f"{self.path}: {self._why_nothing()}")
+
+    def _started(self) -> subprocess.Popen:
+        try:
+            return subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except (OSError, RuntimeError) as error:  # the wheel has no binary for some machines
+            raise InputError(
+                f"{self.path}: no ffmpeg to read it with ({error}); install imageio-ffmpeg anew, or name one in "
+                "the environment variable IMAGEIO_FFMPEG_EXE."
+            ) from error
 
     def _command(self) -> list[str]:
         limit = f"min(1,{self.min_side_px}/min(iw*sar,ih))" if self.min_side_px else "1"

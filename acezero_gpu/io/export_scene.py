@@ -101,11 +101,22 @@ def exported_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if len({path.name for path in paths}) == len(paths):
         wanted = [path.name for path in paths]
     else:
-        shared = commonpath([str(path.parent) for path in paths])
-        wanted = [path.relative_to(shared).as_posix() for path in paths]
+        wanted = _below_shared_folder(paths)
     wanted = ["_".join(name.split()) for name in wanted]
     count = Counter(wanted)
     return tuple(name if count[name] == 1 else f"{row:06d}_{name}" for row, name in enumerate(wanted))
+
+
+def _below_shared_folder(paths: list[PurePath]) -> list[str]:
+    """The paths from the folder that all share; the bare file names where there is no such folder."""
+    try:
+        shared = commonpath([str(path.parent) for path in paths])
+    except ValueError:  # some are absolute, some are not
+        return [path.name for path in paths]
+    below = [path.relative_to(shared) for path in paths]
+    # A step upwards in the middle of a path could lead out of the folder of the export.
+    inside = all(".." not in path.parts for path in below)
+    return [path.as_posix() if inside else path.name for path in below]
 
 
 def _image_size(run: FinishedRun) -> tuple[int, int]:

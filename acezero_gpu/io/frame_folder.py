@@ -14,12 +14,12 @@ from PIL import Image
 from acezero_gpu.data.frame_selection import FrameSelection, select_frames, sharpness
 from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of
 from acezero_gpu.data.video import VIDEO_SUFFIXES, VideoFrames
+from acezero_gpu.io.placed_images import JPEG_QUALITY
 from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import write_atomically
 
 FRAMES_FILE = "frames.json"
 FORMAT = "acezero-frames-1"
-JPEG_QUALITY = 95
 _TELL_EVERY = 25
 """Frames between two words about the progress."""
 
@@ -192,7 +192,11 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     """The table of an earlier extraction; None where there is none that can be read."""
     try:
         table = json.loads((folder / FRAMES_FILE).read_text(encoding="utf-8"))
-        return table if table["format"] == FORMAT and all("name" in row for row in table["frames"]) else None
+        rows = [(str(row["name"]), float(row["time_s"])) for row in table["frames"]]
+        known = (
+            table["format"] == FORMAT and len(table["source"]["videos"]) > 0 and table["seen"] >= len(rows)
+        )
+        return table if known else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acezero_gpu.data.augmentation import AugmentationConfig, augment
 from acezero_gpu.geometry import cell_centres_px
-from acezero_gpu.network import Encoder, encode, feature_dtype
+from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,11 @@ class FeatureBuffer:
         images, slots, channels = self._shape
         return images * slots * (channels * 2 + 8)
 
+    @property
+    def patches_per_frame(self) -> int:
+        """Different patches of each image."""
+        return self._shape[1]
+
     def missing(self, frames: Int[Tensor, " f"]) -> Int[Tensor, " m"]:
         """Those of ``frames`` that are not encoded yet."""
         frames = frames.cpu()
@@ -91,8 +96,9 @@ class FeatureBuffer:
         """
         if self.features.numel() == 0:
             count, slots, channels = self._shape
-            dtype = feature_dtype(self.compute_device)
-            self.features = torch.empty(count, slots, channels, dtype=dtype, device=self.storage_device)
+            self.features = torch.empty(
+                count, slots, channels, dtype=FEATURE_DTYPE, device=self.storage_device
+            )
             self.pixels = torch.empty(count, slots, 2, device=self.storage_device)
         missing = self.missing(frames)
         if len(missing) == 0:

@@ -1,7 +1,7 @@
 """Learning rate over the training, with an early end when the map is good."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -24,6 +24,23 @@ class ScheduleConfig:
     """Steps of the linear way down."""
     cooldown_inlier_share: float = 0.7
     """The way down starts when the smallest inlier share of the last 100 steps exceeds this."""
+    max_epochs: int = 0
+    """With few images fewer steps: each patch is seen at most this many times on average; 0: no such bound."""
+    min_iterations: int = 400
+    """Steps that ``max_epochs`` leaves in any case."""
+
+    def bounded(self, patches: int, batch_size: int) -> "ScheduleConfig":
+        """The schedule for so many different patches: the same shape in fewer steps where ``max_epochs`` says so."""
+        most = max(self.min_iterations, -(-self.max_epochs * patches // batch_size))
+        if self.max_epochs == 0 or most >= self.iterations:
+            return self
+        share = most / self.iterations
+        return replace(
+            self,
+            iterations=most,
+            warmup_iterations=round(share * self.warmup_iterations),
+            cooldown_iterations=round(share * self.cooldown_iterations),
+        )
 
 
 class LearningRateSchedule:

@@ -35,7 +35,7 @@ class TrainingConfig:
     """Reprojection error below which a patch counts for the early cool-down, at a shortest side of 480 pixels;
     scaled with the resolution."""
     mixed_precision: bool = True
-    """Half precision for the head's matrix products, where the device has it."""
+    """Half precision for the head's matrix products on a GPU."""
     report_every: int = 100
     """Steps between two lines of the log, and between two looks at the inlier share."""
 
@@ -171,7 +171,8 @@ class _Trainer:
         # Position of an image in the table, for per-frame look-ups.
         self.row_of_image = torch.zeros(int(table.frames.max()) + 1, dtype=torch.long, device=device)
         self.row_of_image[table.frames.to(device)] = torch.arange(len(table.frames), device=device)
-        self.schedule = LearningRateSchedule(config.schedule)
+        patches = len(table.frames) * buffer.patches_per_frame
+        self.schedule = LearningRateSchedule(config.schedule.bounded(patches, config.batch_size))
         self.head_optimiser = torch.optim.AdamW(head.parameters(), lr=config.schedule.lr_min, fused=True)
         self.pose_optimiser = _optimiser(poses, config.poses.lr)
         self.focal_optimiser = _optimiser(focal, config.calibration.lr) if config.calibration.refine else None
@@ -238,9 +239,9 @@ class _Trainer:
         return loss.detach(), inlier.float().mean().detach()
 
     def _predict(self, features: Tensor) -> Tensor:
-        mixed = self.config.mixed_precision
-        with autocast(features.device, mixed):
-            return self.head(features if mixed else features.float())
+        lowered = self.config.mixed_precision and features.device.type == "cuda"
+        with autocast(features.device, lowered):
+            return self.head(features if lowered else features.float())
 
     @torch.no_grad()
     def _reestimate(self) -> None:

@@ -10,7 +10,7 @@ from acezero_gpu.data.augmentation import AugmentationConfig
 from acezero_gpu.data.loading import LoadedImages
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import BufferConfig, FeatureBuffer
-from acezero_gpu.network import Encoder, encode, feature_dtype
+from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
 from acezero_gpu.network.keypoints import KeypointConfig, Keypoints, detect_keypoints
 from acezero_gpu.network.retrieval import global_descriptors
 from acezero_gpu.runtime import random_stream
@@ -58,7 +58,7 @@ class ImageBank:
         self._cache: Tensor | None = None
         if bytes_each * len(images) <= config.feature_cache_bytes:
             self._cache = torch.empty(
-                len(images), encoder.channels, *self.grid, dtype=feature_dtype(device), device=device
+                len(images), encoder.channels, *self.grid, dtype=FEATURE_DTYPE, device=device
             )
         self._keypoints: Keypoints | None = None
         self._detected = torch.zeros(len(images), dtype=torch.bool)

@@ -30,15 +30,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[None]:
-    """Mixed precision for the head: float16 on CUDA, bfloat16 on a CPU that has instructions for it.
+    """Mixed precision for the head: float16 on CUDA, nothing on a CPU.
 
-    A CPU without AVX-512 BF16 emulates bfloat16 slower than float32, so it is left off there.
+    bfloat16's eight binary digits are centimetres a few metres away, and on a CPU with instructions for it a step of
+    the training took 1.5 times as long as in float32.
     """
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.float16, enabled=enabled)
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled and _cpu_has_bfloat16())
-
-
-def _cpu_has_bfloat16() -> bool:
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check()) if check is not None else False
+    return torch.autocast(device.type, dtype=torch.float16, enabled=enabled and device.type == "cuda")

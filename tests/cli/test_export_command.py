@@ -122,6 +122,7 @@ def test_times_of_a_video_become_timestamps(call: Call, run: Run, tmp_path: Path
     table = {
         "format": "acezero-frames-1",
         "source": {"videos": [{}]},
+        "seen": 99,
         "frames": [{"name": name, "time_s": 0.25 * row + 7} for row, name in enumerate(names)],
     }
     (run.images / "frames.json").write_text(json.dumps(table))

@@ -92,6 +92,12 @@ def test_a_reader_that_stops_early_leaves_no_decoder_behind(video: Path) -> None
     assert not any(str(video).encode() in name for name in names)
 
 
+def test_without_ffmpeg_it_says_what_to_install(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(video.parent / "no_ffmpeg"))
+    with pytest.raises(InputError, match="no ffmpeg to read it with"):
+        list(VideoFrames(video))
+
+
 def test_what_is_no_video_is_said_in_a_sentence(folder: Path, compressed: Path) -> None:
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "words.txt").write_text("Frames are pictures.\n" * 100)

@@ -72,9 +72,10 @@ def test_our_reader_reads_what_pycolmap_writes(folders: dict[str, Path], tmp_pat
         assert found.cameras[1].parameters == pytest.approx((made.FOCAL_PX, 320, 240, *made.RADIAL))
 
 
-def test_a_straight_lens_and_points_without_tracks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_straight_lens_and_points_without_tracks(tmp_path: Path, kind: str) -> None:
     cloud = ColouredPoints(made.tracks().tracks.points, made.tracks().colours)
-    write_colmap_binary(tmp_path, colmap_model(made.scene((0.0, 0.0)), cloud))
+    WRITERS[kind](tmp_path, colmap_model(made.scene((0.0, 0.0)), cloud))
     model = pycolmap.Reconstruction(str(tmp_path))
     assert model.cameras[1].model.name == "SIMPLE_PINHOLE"
     assert len(model.points3D) == made.POINTS

@@ -85,6 +85,8 @@ def test_clouds_are_read_by_others_without_what_is_not_finite(tmp_path: Path) ->
 def test_exported_names_are_unique_and_without_blanks() -> None:
     assert exported_names(("../a/my photo 1.jpg", "../a/2.jpg")) == ("my_photo_1.jpg", "2.jpg")
     assert exported_names(("x/left/1.jpg", "x/right/1.jpg")) == ("left/1.jpg", "right/1.jpg")
+    assert exported_names(("p/../../q/1.jpg", "p/1.jpg")) == ("000000_1.jpg", "000001_1.jpg")
+    assert exported_names(("/x/1.jpg", "x/1.jpg")) == ("000000_1.jpg", "000001_1.jpg")
     assert exported_names(("a b.jpg", "a_b.jpg")) == ("000000_a_b.jpg", "000001_a_b.jpg")
 
 

@@ -28,7 +28,7 @@ class GreyEncoder:
         self.encoded += len(images)
         rows, columns = images.shape[-2] // 8, images.shape[-1] // 8
         mean = torch.nn.functional.avg_pool2d(images[..., : 8 * rows, : 8 * columns], 8)
-        coarse = mean.bfloat16().float()
+        coarse = mean.half().float()
         return torch.cat([coarse, mean - coarse], dim=1)
 
 
@@ -49,7 +49,7 @@ class Source:
         return self.images[indices.to(self.images.device)]
 
     def plain(self, indices: Tensor) -> Tensor:
-        return self.encoder(self.images[indices.to(self.images.device)]).bfloat16()
+        return self.encoder(self.images[indices.to(self.images.device)]).half()
 
 
 def filled(

@@ -1,5 +1,7 @@
 """Learning rates: key steps of ACE0's schedule, PyTorch's own one-cycle schedule, and the early way down."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -76,3 +78,14 @@ def test_rates_of_short_schedules_stay_between_their_bounds(iterations, warmup, 
     assert 1 <= schedule.last_iteration <= iterations
     for step in range(schedule.last_iteration + 1):
         assert config.lr_min <= schedule.learning_rate(step) <= config.lr_max
+
+
+def test_few_patches_are_seen_a_bounded_number_of_times():
+    """4,000 patches, each 10 times, in batches of 50: 800 steps, in the shape of the whole schedule."""
+    whole = ScheduleConfig(iterations=2000, warmup_iterations=100, cooldown_iterations=500, max_epochs=10)
+    bounded = whole.bounded(patches=4000, batch_size=50)
+    assert (bounded.iterations, bounded.warmup_iterations, bounded.cooldown_iterations) == (800, 40, 200)
+    assert whole.bounded(patches=4_000_000, batch_size=50) == whole
+    assert whole.bounded(patches=4, batch_size=50).iterations == whole.min_iterations
+    unbounded = replace(whole, max_epochs=0)
+    assert unbounded.bounded(patches=4, batch_size=50) == unbounded

