@@ -190,7 +190,7 @@ def test_a_file_that_is_no_map(call: Call, photos: Path, tmp_path: Path) -> None
         (other, "not a map"),
         (text, "not a"),
         (tmp_path / "none", "no such file"),
-        (photos, "no such"),
+        (photos, "no map in this folder"),
     ):
         said = call("register", photos, path, tmp_path / "out")
         assert said.code == 2
