@@ -18,6 +18,7 @@ from acezero_gpu.cli.map import map_
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.reconstruct import reconstruct
 from acezero_gpu.cli.register import register
+from acezero_gpu.cli.report import report
 from acezero_gpu.cli.train_encoder import train_encoder
 from acezero_gpu.cli.versions import package_version
 
@@ -32,6 +33,7 @@ app.command("reconstruct")(reconstruct)
 app.command("map")(map_)
 app.command("register")(register)
 app.command("evaluate")(evaluate)
+app.command("report")(report)
 app.command("frames")(frames)
 app.command("export")(export)
 app.command("import")(import_poses)

@@ -9,6 +9,7 @@ from acezero_gpu.cli.evaluate import Judgement, evaluation_config, judge
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.output import say, show
 from acezero_gpu.cli.reconstruct import Outcome, reconstruct_folder
+from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import resolve_settings
 from acezero_gpu.data.synthetic import walk_camera, write_dataset
@@ -35,6 +36,7 @@ def demo(
         log.stage("rendering")
         write_dataset(out, IMAGES, WIDTH, HEIGHT)
         outcome = reconstruct_folder(str(out / "images"), out, settings, log, overwrite=True)
+        page = report_after_run(out, settings.device, log)
         config = evaluation_config(["0.05/5", "0.1/5"], min_confidence=outcome.min_confidence)
         focal_px = float(walk_camera(WIDTH, HEIGHT).focal_px[0])
         judged = judge(outcome.views, str(out / "poses"), config, focal_px)
@@ -42,6 +44,8 @@ def demo(
     for name in ("reconstruction.png", "point_cloud.ply", "summary.json"):
         say(f"{out / name}")
     say(outcome.line)
+    if page is not None:
+        say(f"To look at it, open {page} in a browser.")
     if 2 * outcome.registered < IMAGES:
         raise RunFailedError(
             f"Only {outcome.registered} of {IMAGES} images were registered; please report this."

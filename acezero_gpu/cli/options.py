@@ -28,6 +28,7 @@ Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The OUT of an earlier acezero reconstruct.")]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -198,6 +199,23 @@ Quiet = Annotated[
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show every line of log.txt.", rich_help_panel=SHOWN)
+]
+
+MovedImages = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Folder or glob where the images lie now, if they were moved since the run.",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html"),
+]
+NoReport = Annotated[
+    bool,
+    typer.Option("--no-report", help="Leave out report.html.", rich_help_panel=SHOWN),
 ]
 
 NoAlign = Annotated[

@@ -11,6 +11,7 @@ from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
@@ -19,11 +20,12 @@ from acezero_gpu.data import PosedViews, find_depth_files, resolve_images
 from acezero_gpu.data.frame_selection import FrameSelection
 from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import SavedTracks, write_points, write_pose_file, write_tracks
+from acezero_gpu.io import SavedTracks, write_history, write_points, write_pose_file, write_tracks
 from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import GivenPoses, ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
+from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
 from acezero_gpu.viz import plot_reconstruction
 
@@ -66,6 +68,7 @@ def reconstruct(
     encoder: opt.EncoderChoice = None,
     buffer_device: opt.BufferDeviceChoice = None,
     overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -82,17 +85,26 @@ def reconstruct(
     if (fps or every) and named_video(images) is None:
         raise InputError(f"--fps and --every are for videos, and {images} is none.")
     with RunLog(verbosity(quiet, verbose)) as log:
-        outcome = reconstruct_folder(
-            images,
-            out,
-            settings,
-            log,
-            focal_px=focal_px,
-            start=Start(depth, poses, fix_poses, seed_map),
-            frames=frames,
-            overwrite=overwrite,
-        )
+        try:
+            outcome = reconstruct_folder(
+                images,
+                out,
+                settings,
+                log,
+                focal_px=focal_px,
+                start=Start(depth, poses, fix_poses, seed_map),
+                frames=frames,
+                overwrite=overwrite,
+            )
+        except RunFailedError:
+            # Its rounds show why it failed.
+            if not no_report:
+                report_after_run(out, settings.device, log)
+            raise
+        page = None if no_report else report_after_run(out, settings.device, log)
     say(outcome.line)
+    if page is not None:
+        say(f"report → {page}")
 
 
 def reconstruct_folder(
@@ -158,6 +170,7 @@ def _run_loop(
     config = run.settings.config
     step: ReconstructionStep | None = None
     image_set = bank.images.image_set
+    history = RunHistory.start(bank, config.loop)
     rounds = run_loop(
         bank,
         camera,
@@ -174,6 +187,8 @@ def _run_loop(
         _write_poses(run.folder.poses(step.index), step.views, given)
         if step.scene_map is not None:
             step.scene_map.save(run.folder.map(step.index))
+        history = history.after(step, run.timer.seconds)
+        write_history(run.folder.history, history)
         run.log.registered(step.registered, len(bank))
         if step.registered == 0:
             raise RunFailedError(

@@ -1,5 +1,6 @@
 """Frames of a video, upright and with their times, by the ffmpeg that the imageio-ffmpeg wheel brings."""
 
+import os
 import re
 import subprocess
 import threading
@@ -26,6 +27,17 @@ _DURATION = re.compile(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)")
 _RATE = re.compile(r"Video: .*?([\d.]+) fps")
 _NOT_VIDEO = ("tty",)
 """Formats that ffmpeg takes text files for."""
+
+
+def _lines(descriptor: int) -> Iterator[str]:
+    """Lines of a pipe until it is closed.
+
+    Not through a buffered reader: Python aborts if it ends while another thread waits in one.
+    """
+    rest = b""
+    while data := os.read(descriptor, 1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line.decode("utf-8", errors="replace") for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +123,7 @@ class VideoFrames:
 
     def _listen(self, process: subprocess.Popen, found: SimpleQueue) -> None:
         assert process.stderr is not None
-        for raw in process.stderr:
-            line = raw.decode("utf-8", errors="replace")
+        for line in _lines(process.stderr.fileno()):
             if (match := _FRAME.search(line)) is not None:
                 time = None if match[1] == "NOPTS" else float(match[1])
                 found.put((time, int(match[2]), int(match[3])))

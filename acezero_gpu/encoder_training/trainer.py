@@ -65,7 +65,8 @@ class EncoderTrainer:
         except ValueError as error:
             raise InputError(str(error)) from error
         levels = given.config.coarser_levels
-        if replace(self.config.network, coarser_levels=levels) != given.config:
+        same = replace(self.config.network, coarser_levels=levels, scales=given.config.scales)
+        if same != given.config:
             raise InputError(f"--start-from {path}: is of another size than network.* says ({given.config}).")
         # Strict but for the levels that the file's network does not have.
         loaded = self.encoder.load_state_dict(given.state_dict(), strict=False)

@@ -1,6 +1,7 @@
 """Files in and out: poses, run folders, tracks, point clouds."""
 
 from acezero_gpu.io.export_scene import ColouredPoints
+from acezero_gpu.io.history_file import read_history, write_history
 from acezero_gpu.io.ply import read_points, write_cameras, write_points
 from acezero_gpu.io.pose_file import (
     match_to_images,
@@ -21,12 +22,14 @@ __all__ = [
     "SavedTracks",
     "match_to_images",
     "open_run",
+    "read_history",
     "read_points",
     "read_pose_file",
     "read_pose_folder",
     "read_poses",
     "read_tracks",
     "write_cameras",
+    "write_history",
     "write_points",
     "write_pose_file",
     "write_tracks",

@@ -15,9 +15,11 @@ RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summa
 OTHER_PATTERNS = (
     "config.toml",
     "log.txt",
+    "history.json",
     "points.ply",
     "cameras.ply",
     "reconstruction.png",
+    "report.html",
     "tracks.safetensors",
 )
 """Files of a run that alone do not forbid another one."""
@@ -60,6 +62,16 @@ class RunFolder:
     def config(self) -> Path:
         """The settings that reproduce the run."""
         return self.path / "config.toml"
+
+    @property
+    def history(self) -> Path:
+        """The rounds so far, and how each image fared."""
+        return self.path / "history.json"
+
+    @property
+    def report(self) -> Path:
+        """A page that shows the run."""
+        return self.path / "report.html"
 
     @property
     def point_cloud(self) -> Path:

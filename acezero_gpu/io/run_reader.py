@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of, match_by_key
+from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of, match_by_key, resolve_images
 from acezero_gpu.data.posed_views import PosedViews
+from acezero_gpu.io.history_file import read_history
 from acezero_gpu.io.pose_file import read_pose_file
-from acezero_gpu.io.run_folder import IMAGE_ROOT, REGISTERED_FROM, RunFolder
+from acezero_gpu.io.run_folder import IMAGE_ROOT, IMAGE_SIZE, REGISTERED_FROM, RunFolder
+from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
 
 _ROUND = re.compile(r"poses_(\d+)\.txt")
@@ -45,9 +47,11 @@ class FinishedRun:
     rounds: tuple[RunRound, ...]
     """From the seed to the last; empty if somebody has removed their files."""
     summary: Mapping[str, Any]
-    """``summary.json``."""
+    """``summary.json``; empty if the run did not finish."""
+    history: RunHistory | None
+    """``history.json``, which runs of earlier versions lack."""
     min_confidence: float
-    """An image with less confidence is not registered."""
+    """An image with less confidence is not registered; 1 where no file says it."""
     point_cloud: Path | None
     """``point_cloud.ply``, if it is there."""
     image_paths: tuple[Path | None, ...]
@@ -63,25 +67,50 @@ class FinishedRun:
         """Which images have a pose."""
         return tuple(self.views.registered(self.min_confidence).tolist())
 
+    @property
+    def image_size_px(self) -> tuple[int, int] | None:
+        """Width and height of every image file, as the run wrote them down or as a file that is there has them."""
+        if self.history is not None:
+            return self.history.image_size_px
+        if IMAGE_SIZE in self.summary:
+            width, height = self.summary[IMAGE_SIZE]
+            return int(width), int(height)
+        for path in filter(None, self.image_paths):
+            found = resolve_images(path, minimum=0)
+            if len(found):
+                return found.width, found.height
+        return None
+
 
 def open_run(
-    path: str | Path, *, images: str | Path | None = None, points: bool = False, rounds: bool = False
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    points: bool = False,
+    rounds: bool = False,
+    unfinished: bool = False,
 ) -> FinishedRun:
     """Read the folder of a finished reconstruction.
 
     ``images`` is a folder or glob where the images lie now, if they have been moved; images are then found by
     path, else file name, else stem. ``points`` and ``rounds`` demand the point cloud and the poses of the rounds.
+    ``unfinished`` takes a run that was interrupted or failed as well, with the poses of its last round.
     ``InputError``, naming the file and the command that makes it, for a folder that is none of a reconstruction or
     is incomplete, for a damaged file, and for ``images`` that name no image of the run.
     """
     folder = RunFolder(path)
     if not folder.path.is_dir():
         raise InputError(f"{path}: no such folder; give the OUT of an earlier acezero reconstruct.")
-    _require(folder, folder.poses_final)
-    _require(folder, folder.summary)
-    summary = _read_summary(folder)
-    views = read_pose_file(folder.poses_final)
     found = _rounds_of(folder)
+    poses = folder.poses_final
+    if unfinished and found and not poses.is_file():
+        poses = found[-1].poses
+    _require(folder, poses)
+    if not unfinished:
+        _require(folder, folder.summary)
+    summary = _read_summary(folder) if folder.summary.is_file() else {}
+    history = read_history(folder.history) if folder.history.is_file() else None
+    views = read_pose_file(poses)
     if rounds and not found:
         _require(folder, folder.poses(0))
     if points:
@@ -91,9 +120,12 @@ def open_run(
         views,
         found,
         summary,
-        float(summary[REGISTERED_FROM]),
+        history,
+        float(summary.get(REGISTERED_FROM, history.min_confidence if history else 1.0)),
         folder.point_cloud if folder.point_cloud.is_file() else None,
-        _image_paths(views.names, summary, images),
+        _image_paths(
+            views.names, str(summary.get(IMAGE_ROOT, history.image_root if history else "")), images
+        ),
     )
 
 
@@ -150,9 +182,7 @@ def _rounds_of(folder: RunFolder) -> tuple[RunRound, ...]:
     )
 
 
-def _image_paths(
-    names: tuple[str, ...], summary: Mapping[str, Any], images: str | Path | None
-) -> tuple[Path | None, ...]:
+def _image_paths(names: tuple[str, ...], root: str, images: str | Path | None) -> tuple[Path | None, ...]:
     if images is not None:
         files = files_of(images, IMAGE_SUFFIXES)
         matches = match_by_key(names, [str(file) for file in files])
@@ -164,5 +194,5 @@ def _image_paths(
             )
         return tuple(None if match is None else files[match] for match in matches)
     # From elsewhere first: the working directory is a guess, for folders that were moved together.
-    places = (Path(str(summary.get(IMAGE_ROOT, ""))), Path())
+    places = (Path(root), Path())
     return tuple(next((place / name for place in places if (place / name).is_file()), None) for name in names)

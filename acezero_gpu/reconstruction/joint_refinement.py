@@ -99,10 +99,12 @@ def adjust_registered(
         if int(again.state.registered.sum()) > before:
             refined = refiner.thorough(again, thorough)
     registered = refined.state.registered
+    lost = state.registered & ~registered
     return replace(
         refined,
+        state=replace(refined.state, contradicted=(state.contradicted | lost) & ~registered),
         joined=int((registered & ~state.registered).sum()),
-        contradicted=int((state.registered & ~registered).sum()),
+        contradicted=int(lost.sum()),
     )
 
 

@@ -7,9 +7,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from acezero_gpu.data import PosedViews, load_colours
-from acezero_gpu.geometry import cell_centres_px, reproject, undistort_pixels
+from acezero_gpu.geometry import cell_centres_px
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction.image_bank import ImageBank
+from acezero_gpu.registration import cell_agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class CellPoints:
     points: Float[Tensor, "b cells 3"]
     """In the world."""
     error_px: Float[Tensor, "b cells"]
-    """Distance of their reprojection to the cell's centre, in pixels of the network image."""
+    """Distance of their reprojection to the cell's centre, in pixels of the network image; inf behind the camera."""
     depth: Float[Tensor, "b cells"]
     """In front of the camera if positive."""
     jump: Float[Tensor, "b cells"]
@@ -56,17 +57,18 @@ def cell_points(
 ) -> CellPoints:
     """Points of all cells of these images of the bank, on the CPU; ``views`` has their poses in the same rows."""
     camera = bank.camera(float(views.focal_px[int(rows[0])]))
-    cells = cell_centres_px(*bank.grid, bank.encoder.stride, device=bank.device)
-    centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=bank.device))
-    points = scene_map.scene_coordinates(bank.features(rows)).float()
-    seen = reproject(points, views.matrices[rows].to(bank.device), camera)
-    error_px = (seen.pixels - centres).norm(dim=-1)
+    poses, stride = views.matrices[rows].to(bank.device), bank.encoder.stride
+    seen = cell_agreement(bank.features(rows), scene_map, poses, camera, stride=stride)
     pictures = load_colours(
         [bank.images.image_set.paths[row] for row in rows.tolist()], (bank.width, bank.height)
     )
-    u, v = cells.long().cpu().unbind(-1)
+    u, v = cell_centres_px(*bank.grid, stride).long().unbind(-1)
     return CellPoints(
-        points.cpu(), error_px.cpu(), seen.depth.cpu(), _jumps(points, bank.grid).cpu(), pictures[:, v, u]
+        seen.points.cpu(),
+        seen.error_px.cpu(),
+        seen.depth.cpu(),
+        _jumps(seen.points, bank.grid).cpu(),
+        pictures[:, v, u],
     )
 
 

@@ -105,6 +105,7 @@ def _map_and_register(
         found,
         cam_from_world=torch.where(missed[:, None, None], state.cam_from_world, found.cam_from_world),
         registered=found.registered | missed,
+        contradicted=state.contradicted & ~found.registered,
     )
     loop.log(
         f"{round_.name} {round_.index}: mapped {len(frames)} images in {mapped.iterations} steps "

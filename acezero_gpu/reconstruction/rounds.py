@@ -27,7 +27,13 @@ from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.metric_scale import in_metres
-from acezero_gpu.reconstruction.state import ReconstructionState, ReconstructionStep, StepName, to_posed_views
+from acezero_gpu.reconstruction.state import (
+    Placement,
+    ReconstructionState,
+    ReconstructionStep,
+    StepName,
+    to_posed_views,
+)
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import StageTimer, random_stream
@@ -133,18 +139,20 @@ class Loop:
                 radial=radial,
                 generator=random_stream(self.seed, "registration", round_.name, round_.index),
             )
-        registered = found.registered(config)
-        poses, held = found.cam_from_world, torch.zeros_like(registered)
-        if self.given is not None and self.fixed is not None:
-            poses, held = self.given.put_into(poses), self.fixed
-        return ReconstructionState(
-            poses,
+        state = ReconstructionState.by_one_map(
+            found.cam_from_world,
             found.inlier_count.float(),
-            registered | held,
+            found.registered(config),
             camera,
             radial,
-            int(registered.sum()),
-            held,
+        )
+        if self.given is None or self.fixed is None:
+            return state
+        return replace(
+            state,
+            cam_from_world=self.given.put_into(state.cam_from_world),
+            registered=state.registered | self.fixed,
+            held=self.fixed,
         )
 
     def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
@@ -178,6 +186,7 @@ class Loop:
             state.registered_by_map,
             stop_reason,
             mapped.log,
+            Placement.of(state),
             state.tracks,
         )
 

@@ -16,6 +16,7 @@ from acezero_gpu.reconstruction.matching import partner_pairs
 from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted, with_consistent_confidence
 from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, posed_views, propose_blocks
 from acezero_gpu.reconstruction.state import (
+    Placement,
     ReconstructionError,
     ReconstructionState,
     ReconstructionStep,
@@ -75,6 +76,7 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
         0,
         None,
         (),
+        Placement.of(state),
         state.tracks,
     )
     return step, state

@@ -1,6 +1,6 @@
 """What the loop knows after a step, and what it gives out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -35,17 +35,75 @@ class ReconstructionState:
     """In pixels of the network image."""
     radial: Float[Tensor, " 2"]
     """``k1, k2`` of the shared lens."""
-    registered_by_map: int
+    map_inlier_count: Float[Tensor, " n"]
+    """Cells that agreed with the pose that the last map gave by itself."""
+    by_map: Bool[Tensor, " n"]
     """Images that the last map registered by itself."""
     held: Bool[Tensor, " n"]
     """Whose poses keypoint tracks hold: an adjustment has confirmed them, whatever the map says."""
+    contradicted: Bool[Tensor, " n"]
+    """Images that are not registered because their keypoints contradict the pose that a map gave them."""
     tracks: PointTracks | None = None
     """The points of the adjustment that the poses stem from; None for poses of a map."""
+
+    @staticmethod
+    def by_one_map(
+        cam_from_world: Float[Tensor, "n 3 4"],
+        inlier_count: Float[Tensor, " n"],
+        registered: Bool[Tensor, " n"],
+        camera: PinholeCamera,
+        radial: Float[Tensor, " 2"],
+    ) -> "ReconstructionState":
+        """Poses as a map gave them, before keypoints have had their say."""
+        nothing = torch.zeros_like(registered)
+        return ReconstructionState(
+            cam_from_world,
+            inlier_count,
+            registered,
+            camera,
+            radial,
+            map_inlier_count=inlier_count,
+            by_map=registered,
+            held=nothing,
+            contradicted=nothing,
+        )
+
+    @property
+    def registered_by_map(self) -> int:
+        """How many images the last map registered by itself."""
+        return int(self.by_map.sum())
 
     @property
     def share(self) -> float:
         """Share of registered images."""
         return float(self.registered.float().mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How each image came by its pose, or why it has none; on the CPU."""
+
+    registered: Bool[Tensor, " n"]
+    """The map or keypoint tracks confirm the pose."""
+    by_map: Bool[Tensor, " n"]
+    """The map of this round registered the image by itself; none, where the round has no map."""
+    held: Bool[Tensor, " n"]
+    """Keypoint tracks hold the pose."""
+    contradicted: Bool[Tensor, " n"]
+    """Keypoints contradict the pose that a map gave."""
+    map_inlier_count: Float[Tensor, " n"]
+    """Cells that agreed with the pose that the map of this round gave."""
+
+    @staticmethod
+    def of(state: ReconstructionState) -> "Placement":
+        """What a state says about its images."""
+        return Placement(
+            state.registered.cpu(),
+            state.by_map.cpu(),
+            state.held.cpu(),
+            state.contradicted.cpu(),
+            state.map_inlier_count.cpu(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +128,8 @@ class ReconstructionStep:
     """Set when the loop ends after this step or goes to the final round next."""
     training_log: tuple[TrainingProgress, ...]
     """Of the map; empty without one."""
+    placement: Placement
+    """Of ``views``."""
     tracks: PointTracks | None = None
     """Points that hold the poses of ``views``, by rows of ``views``; None where these are the map's own."""
 
@@ -95,14 +155,12 @@ def posed_state(
     radial: Float[Tensor, " 2"] | None = None,
 ) -> ReconstructionState:
     """Images that have a pose although no map registered them; the lens is free of distortion if not said."""
-    device = bank.device
-    none = torch.zeros(len(bank), device=device)
-    return ReconstructionState(
+    device, posed = bank.device, posed.to(bank.device)
+    state = ReconstructionState.by_one_map(
         cam_from_world.to(device, torch.float32),
-        none,
-        posed.to(device),
+        torch.zeros(len(bank), device=device),
+        posed,
         camera,
         torch.zeros(2, device=device) if radial is None else radial,
-        registered_by_map=0,
-        held=posed.to(device),
     )
+    return replace(state, by_map=torch.zeros_like(posed), held=posed)

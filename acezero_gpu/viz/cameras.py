@@ -10,8 +10,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from acezero_gpu.data.camera_frusta import confidence_colours, frustum_corners, scene_extent
+from acezero_gpu.data.camera_frusta import confidence_colours, frustum_corners
 from acezero_gpu.geometry import camera_centres
+from acezero_gpu.viz.framing import frustum_size, middle_and_radius, up_and_ahead
 from acezero_gpu.viz.panel import OVERSAMPLING, Box, View, draw_panel
 
 SIZE_PX = (1200, 700)
@@ -43,8 +44,8 @@ def plot_reconstruction(
     points, colours = points[finite], colours.detach().cpu()[finite]
     posed = (confidence.detach().cpu() > 0) & cam_from_world.isfinite().all(-1).all(-1)
     cam_from_world, confidence = cam_from_world[posed], confidence.detach().cpu().float()[posed]
-    middle, radius = _middle_and_radius(points, camera_centres(cam_from_world))
-    frusta = frustum_corners(cam_from_world, _frustum_size(cam_from_world, radius), aspect)
+    middle, radius = middle_and_radius(points, camera_centres(cam_from_world))
+    frusta = frustum_corners(cam_from_world, frustum_size(cam_from_world, radius), aspect)
     image = Image.new("RGB", (SIZE_PX[0] * OVERSAMPLING, SIZE_PX[1] * OVERSAMPLING), BACKGROUND)
     camera_colours = confidence_colours(confidence)
     for view, (left, top, right, bottom) in _panels(points - middle, cam_from_world):
@@ -58,29 +59,9 @@ def plot_reconstruction(
     iio.imwrite(path, np.asarray(image.resize(SIZE_PX, Image.Resampling.LANCZOS)), plugin="pillow")
 
 
-def _middle_and_radius(
-    points: Float[Tensor, "n 3"], centres: Float[Tensor, "v 3"]
-) -> tuple[Float[Tensor, "3"], float]:
-    """A sphere around most of the points and of the cameras, each counted as one half."""
-    parts = [part[:: max(1, len(part) // 20_000)] for part in (points, centres) if len(part) > 0]
-    if not parts:
-        return torch.zeros(3), 1.0
-    low = torch.stack([torch.quantile(part, 0.05, dim=0) for part in parts]).amin(0)
-    high = torch.stack([torch.quantile(part, 0.95, dim=0) for part in parts]).amax(0)
-    return (low + high) / 2, max(float((high - low).norm()) / 2, 1e-6)
-
-
-def _frustum_size(cam_from_world: Float[Tensor, "v 3 4"], radius: float) -> float:
-    """About the spacing of the cameras, within limits that keep them visible and modest."""
-    if len(cam_from_world) < 2:
-        return 0.1 * radius
-    spacing = scene_extent(camera_centres(cam_from_world)) * 4.0 / len(cam_from_world)
-    return min(max(spacing, 0.035 * radius), 0.11 * radius)
-
-
 def _panels(points: Float[Tensor, "n 3"], cam_from_world: Float[Tensor, "v 3 4"]) -> list[tuple[View, Box]]:
     """Perspective on the left, the views from above and from the side on the right."""
-    up, ahead = _up_and_ahead(points, cam_from_world)
+    up, ahead = up_and_ahead(points, cam_from_world)
     right = torch.linalg.cross(ahead, up)
     elevation, azimuth = math.radians(ELEVATION_DEG), math.radians(AZIMUTH_DEG)
     level = math.cos(azimuth) * ahead + math.sin(azimuth) * right
@@ -98,31 +79,6 @@ def _panels(points: Float[Tensor, "n 3"], cam_from_world: Float[Tensor, "v 3 4"]
         (View("from above", torch.stack([right, -ahead, -up])), (x, TITLE_PX, width, y - MARGIN_PX // 2)),
         (View("from the side", torch.stack([right, -up, ahead])), (x, y + MARGIN_PX // 2, width, bottom)),
     ]
-
-
-def _up_and_ahead(
-    points: Float[Tensor, "n 3"], cam_from_world: Float[Tensor, "v 3 4"]
-) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """The cameras' mean vertical, and the horizontal direction to look along.
-
-    That is where the cameras look if they agree, else across the longer side of the scene.
-    """
-    if len(cam_from_world) == 0:
-        return torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
-    up = -cam_from_world[:, 1, :3].mean(0)
-    up = torch.nn.functional.normalize(up if up.norm() > 0.1 else -cam_from_world[0, 1, :3], dim=0)
-    ahead = cam_from_world[:, 2, :3].mean(0)
-    ahead = ahead - (ahead @ up) * up
-    if ahead.norm() < 0.4 and len(points) > 2:
-        flat = points[:: max(1, len(points) // 20_000)]
-        flat = flat.clamp(flat.quantile(0.05, dim=0), flat.quantile(0.95, dim=0))
-        flat = flat - (flat @ up)[:, None] * up
-        # Of the three principal axes, ascending, the first is the vertical, which was projected out.
-        ahead = torch.linalg.eigh((flat - flat.mean(0)).T @ (flat - flat.mean(0)))[1][:, 1]
-        ahead = ahead - (ahead @ up) * up
-    if ahead.norm() < 1e-3:
-        ahead = cam_from_world[0, 0, :3]
-    return up, torch.nn.functional.normalize(ahead, dim=0)
 
 
 def _write_words(image: Image.Image, title: str, caption: str) -> None:

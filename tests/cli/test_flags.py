@@ -14,7 +14,11 @@ FLAGS = {
     "reconstruct": [
         "images",
         "out",
-        *sorted(TRAINED | STRETCHES | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint"}),
+        *sorted(
+            TRAINED
+            | STRETCHES
+            | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint", "--no-report"}
+        ),
     ],
     "map": [
         "images",
@@ -51,6 +55,7 @@ FLAGS = {
             }
         ),
     ],
+    "report": ["run", *sorted({"--images", "--out", "--device"})],
     "frames": [
         "videos",
         "out",

@@ -12,7 +12,7 @@ from cli_calls import Call
 from acezero_gpu.io import read_pose_file
 from acezero_gpu.network import Head, HeadConfig, SceneMap
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
-from acezero_gpu.reconstruction.state import to_posed_views
+from acezero_gpu.reconstruction.state import Placement, to_posed_views
 
 SMALL = ("--device", "cpu", "--set", "bank.shortest_side_px=48", "--set", "bank.keypoint_side_px=48")
 
@@ -25,7 +25,9 @@ def one_step(bank: ImageBank, focal_px: float, registered: int) -> Reconstructio
     views = to_posed_views(bank, poses, confidence, bank.camera(focal_px))
     head = Head(bank.encoder.channels, HeadConfig(width=8), torch.zeros(3))
     scene_map = SceneMap(head, bank.encoder.identifier, 48, 1.0)
-    return ReconstructionStep(0, "seed", scene_map, views, views, registered, registered, None, ())
+    nothing = torch.zeros(len(bank), dtype=torch.bool)
+    placement = Placement(confidence > 0, confidence > 0, nothing, nothing, confidence)
+    return ReconstructionStep(0, "seed", scene_map, views, views, registered, registered, None, (), placement)
 
 
 def loop_that(registered: int, then: Callable[[], None]) -> Callable[..., Iterator[ReconstructionStep]]:
@@ -80,17 +82,21 @@ def test_finished_rounds_are_kept(
         assert ending in said.sentence
     assert sorted(path.name for path in out.iterdir()) == [
         "config.toml",
+        "history.json",
         "log.txt",
         "map_0.safetensors",
         "poses_0.txt",
         "poses_0_preliminary.txt",
+        *(["report.html"] if registered == 0 else []),
     ]
     views = read_pose_file(out / "poses_0.txt")
     assert views.confidence.tolist() == [40.0 if row < registered else 0.0 for row in range(3)]
     assert views.focal_px.tolist() == pytest.approx([55.0] * 3, rel=1e-4)
     lines = (out / "log.txt").read_text().splitlines()
-    assert "seed: done" in lines[-2]
+    assert any("seed: done" in line for line in lines)
     assert ending in lines[-1]
+    if registered == 0:
+        assert "None of the 3 images has a pose" in (out / "report.html").read_text()
 
 
 def test_the_script_at_the_root_starts_the_program() -> None:

@@ -32,6 +32,7 @@ TINY = (
     "loop.seed_schedule.cooldown_iterations=100",
     "loop.seed_schedule.lr_max=0.01",
     "loop.growth_schedule.iterations=50",
+    "loop.final_schedule.max_epochs=0",
     "loop.seeds.mapped_tries=1",
     "loop.seeds.tries=1",
     "loop.seeds.growth_candidates=3",

@@ -14,7 +14,7 @@ from PIL import Image
 from acezero_gpu.cli import main
 from acezero_gpu.config import load_config, preset
 from acezero_gpu.data.synthetic import write_dataset
-from acezero_gpu.io import read_pose_file
+from acezero_gpu.io import read_history, read_pose_file
 from acezero_gpu.network import SceneMap
 
 IMAGES, WIDTH, HEIGHT, TRUE_FOCAL_PX = 5, 240, 180, 192.0
@@ -30,6 +30,7 @@ TINY = [
     "loop.growth_schedule.iterations=50",
     "loop.final_schedule.iterations=450",
     "loop.final_schedule.lr_max=0.01",
+    "loop.final_schedule.max_epochs=0",
     "loop.seeds.mapped_tries=1",
     "loop.seeds.tries=1",
     "loop.seeds.growth_candidates=3",
@@ -82,6 +83,7 @@ def test_the_folder_holds_what_was_promised(made: Made) -> None:
     # Keypoints place the images before the first map.
     rounds |= {f"map_{i}.safetensors" for i in range(1, last + 1)}
     others = {"log.txt", "config.toml", "summary.json", "reconstruction.png", "point_cloud.ply"}
+    others |= {"history.json", "report.html"}
     others |= {"tracks.safetensors"}
     assert {path.name for path in made.out.iterdir()} == rounds | others | {"poses_final.txt"}
     assert (made.out / "poses_final.txt").read_text() == (made.out / f"poses_{last}.txt").read_text()
@@ -112,7 +114,32 @@ def test_the_log_has_every_line_with_its_time(made: Made) -> None:
     seconds = [float(line.split(" s ", 1)[0]) for line in lines]
     assert seconds == sorted(seconds)
     assert any("final" in line and "mapped" in line for line in lines)
-    assert f"→ {made.out / 'poses_final.txt'}" in lines[-1]
+    assert f"→ {made.out / 'poses_final.txt'}" in lines[-3]
+    assert f"→ {made.out / 'report.html'}" in lines[-1]
+
+
+def test_the_history_and_the_report_tell_the_same_as_the_other_files(made: Made, call: Call) -> None:
+    """Also when the page is made again from the folder."""
+    summary = json.loads((made.out / "summary.json").read_text())
+    history = read_history(made.out / "history.json")
+    assert [round_.index for round_ in history.rounds] == list(range(summary["iterations"] + 1))
+    last = history.rounds[-1]
+    assert (last.registered, last.registered_by_map) == (summary["registered"], summary["registered_by_map"])
+    assert last.focal_px == pytest.approx(summary["focal_px"], abs=1e-3)
+    assert [entry.iteration for entry in last.training][-1] == 450
+    spent = sum(round_.seconds["mapping"] for round_ in history.rounds)
+    assert spent == pytest.approx(summary["seconds"]["mapping"], abs=0.01)
+    views = read_pose_file(made.out / "poses_final.txt")
+    placed = [record.placed_by for record in history.images]
+    assert [by != "none" for by in placed] == views.registered(history.min_confidence).tolist()
+    assert placed.count("map") <= summary["registered_by_map"]
+    again = call("report", made.out, "--out", made.out.parent / "again.html")
+    assert again.code == 0, again.err
+    pages = [(made.out / "report.html").read_text(), (made.out.parent / "again.html").read_text()]
+    for page in pages:
+        assert ("All" if summary["registered"] == IMAGES else f"{summary['registered']} of") in page
+        assert page.count("<svg") >= 6 + 3
+        assert "could be looked at cell by cell" not in page
 
 
 def test_the_points_lie_in_the_pictures(made: Made) -> None:

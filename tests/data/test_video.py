@@ -1,5 +1,7 @@
 """Frames come upright, with their own times, and files that are no sound videos are told apart."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,19 @@ def test_a_reader_that_stops_early_leaves_no_decoder_behind(video: Path) -> None
         if (process / "cmdline").is_file()
     ]
     assert not any(str(video).encode() in name for name in names)
+
+
+def test_a_program_may_end_in_the_middle_of_a_video(folder: Path) -> None:
+    """A reader that is still open then must neither abort nor hold up Python."""
+    long = write_video(folder / "long.mkv", plain_frames(25, (640, 480)))
+    program = (
+        "import builtins, pathlib, sys; from acezero_gpu.data.video import VideoFrames; "
+        "builtins.kept = iter(VideoFrames(pathlib.Path(sys.argv[1]))); print(next(builtins.kept).number)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(long)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
 
 def test_without_ffmpeg_it_says_what_to_install(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def test_one_feature_of_unit_mean_square_per_whole_cell(device, generator, size)
     )
 
 
+@pytest.mark.parametrize("size", [(64, 80), (67, 85), (16, 16), (8, 24)])
+def test_two_scales_are_two_images_by_the_same_weights(device, generator, size):
+    """The second half of a feature is that of the image at half its size, brought to the same cells."""
+    images = torch.rand(2, 1, *size, generator=generator).to(device)
+    one = network().ready().to(device)
+    two = network(replace(SMALL, scales=2)).ready().to(device)
+    features = two(images)
+    assert two.channels == 2 * SMALL.channels
+    assert features.shape == (2, two.channels, size[0] // 8, size[1] // 8)
+    torch.testing.assert_close(features[:, : SMALL.channels], one(images))
+    torch.testing.assert_close(features.square().mean(1), torch.ones_like(features[:, 0]))
+    if size == (64, 80):
+        half = torch.nn.functional.interpolate(images, size=(32, 40), mode="area")
+        coarse = torch.nn.functional.interpolate(one(half), size=(8, 10), mode="bilinear")
+        likeness = torch.nn.functional.cosine_similarity(features[:, SMALL.channels :], coarse)
+        torch.testing.assert_close(likeness, torch.ones_like(likeness))
+
+
 def test_brightness_and_contrast_leave_features_alone(device, generator):
     encoder = network().ready().to(device)
     image = torch.rand(1, 1, 96, 96, generator=generator).to(device)
@@ -90,7 +109,7 @@ def test_the_default_is_small_and_sees_far():
     encoder = network(LearnedEncoderConfig())
     assert len(encoder_bytes(encoder)) < 8e6
     with FlopCounterMode(display=False) as counter:
-        network(LearnedEncoderConfig()).ready()(torch.rand(1, 1, 480, 640))
+        network(LearnedEncoderConfig(scales=2)).ready()(torch.rand(1, 1, 480, 640))
     assert counter.get_total_flops() < 5e9
     image = torch.rand(1, 1, 320, 320, requires_grad=True)
     encoder(image)[0, :, 20, 20].sum().backward()

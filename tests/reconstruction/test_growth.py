@@ -54,9 +54,7 @@ def start(
     registered[views] = True
     poses = torch.eye(3, 4).repeat(len(room), 1, 1)
     poses[views] = room.cam_from_world[views]
-    state = ReconstructionState(
-        poses, 100.0 * registered, registered, room.camera, torch.zeros(2), len(rows), registered.clone()
-    )
+    state = ReconstructionState.by_one_map(poses, 100.0 * registered, registered, room.camera, torch.zeros(2))
     return state, point_map, joint
 
 
@@ -73,7 +71,7 @@ def grown(
 ) -> ReconstructionState:
     state, point_map, _ = start(room, found, rows)
     generator = torch.Generator().manual_seed(0)
-    return grow(*found, graph, state, state.held, point_map, config, JOINT, generator)
+    return grow(*found, graph, state, state.registered, point_map, config, JOINT, generator)
 
 
 def test_rings_join_one_after_another_along_the_graph(room, found):

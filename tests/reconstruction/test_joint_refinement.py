@@ -59,14 +59,8 @@ def state_of(
     mask[registered] = True
     mask = mask.to(bank.device)
     camera = bank.camera(focal_factor * float(room.camera.focal_px[0]))
-    return ReconstructionState(
-        cam_from_world=poses.to(bank.device),
-        inlier_count=100.0 * mask,
-        registered=mask,
-        camera=camera,
-        radial=torch.zeros(2, device=bank.device),
-        registered_by_map=len(registered),
-        held=torch.zeros_like(mask),
+    return ReconstructionState.by_one_map(
+        poses.to(bank.device), 100.0 * mask, mask, camera, torch.zeros(2, device=bank.device)
     )
 
 

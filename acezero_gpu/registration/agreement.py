@@ -1,0 +1,44 @@
+"""Where a map and a pose agree: the map's scene coordinates seen from the pose, cell by cell."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera, cell_centres_px, reproject, undistort_pixels
+from acezero_gpu.network import SceneMap
+
+
+@dataclass(frozen=True, slots=True)
+class CellAgreement:
+    """One row per image, one entry per cell, row by row of the grid."""
+
+    points: Float[Tensor, "b cells 3"]
+    """What the map predicts, in world coordinates."""
+    error_px: Float[Tensor, "b cells"]
+    """Distance of the projected point from the centre of its cell; inf for a point behind the camera."""
+    depth: Float[Tensor, "b cells"]
+    """Of the point along the optical axis; positive in front of the camera."""
+
+
+@torch.no_grad()
+def cell_agreement(
+    features: Float[Tensor, "b c rows cols"],
+    scene_map: SceneMap,
+    cam_from_world: Float[Tensor, "b 3 4"],
+    camera: PinholeCamera,
+    *,
+    stride: int,
+) -> CellAgreement:
+    """Reprojection errors of all cells, in pixels of the image that the features were made from.
+
+    ``camera`` is that image's; cell centres are freed of the map's lens distortion first, as in registration.
+    """
+    rows, columns = features.shape[-2:]
+    cells = cell_centres_px(rows, columns, stride, device=features.device)
+    centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=features.device))
+    points = scene_map.scene_coordinates(features).float()
+    seen = reproject(points, cam_from_world, camera)
+    error_px = (seen.pixels - centres).norm(dim=-1)
+    return CellAgreement(points, torch.where(seen.depth > 0, error_px, torch.inf), seen.depth)

@@ -1,0 +1,97 @@
+"""What is kept of a round, and what is said of images that failed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pypose as pp
+import pytest
+import torch
+
+from acezero_gpu.data import PosedViews
+from acezero_gpu.io import read_history, write_history
+from acezero_gpu.mapping import TrainingProgress
+from acezero_gpu.network import Head, HeadConfig, SceneMap
+from acezero_gpu.reconstruction import ReconstructionStep
+from acezero_gpu.reconstruction.history import RunHistory
+from acezero_gpu.reconstruction.state import Placement
+from acezero_gpu.runtime import InputError
+
+BEFORE = RunHistory("/photos", (640, 480), (("b.jpg", "truncated"),), 1200, 120.0, True)
+TRAINING = (
+    TrainingProgress(100, 200, 5.1, 0.25, 0.004, 526.0),
+    TrainingProgress(200, 200, 3.3, 0.5, 1e-4, 527.125),
+)
+
+
+def step(index: int, name: str = "iteration") -> ReconstructionStep:
+    """Placed by the map, by keypoints, contradicted, missed by a little, missed altogether."""
+    names = ("a.jpg", "ein Bild.jpg", "c.jpg", "d.jpg", b"\xff.jpg".decode("utf-8", "surrogateescape"))
+    confidence = torch.tensor([600.0, 120.0, 118.8, 60.0, 0.0])
+    views = PosedViews(names, pp.identity_SE3(5).tensor(), torch.full((5,), 527.125), confidence)
+    given = PosedViews(
+        names, views.cam_from_world, views.focal_px, torch.tensor([torch.inf, torch.inf, 0, 0, 0])
+    )
+    placement = Placement(
+        torch.tensor([True, True, False, False, False]),
+        torch.tensor([True, False, False, False, False]),
+        torch.tensor([True, True, False, False, False]),
+        torch.tensor([False, False, True, False, False]),
+        torch.tensor([600.0, 90.0, 300.0, 60.0, 0.0]),
+    )
+    scene_map = SceneMap(Head(4, HeadConfig(width=8), torch.zeros(3)), "e", 240, 1.1, (0.01, -0.02))
+    return ReconstructionStep(index, name, scene_map, given, views, 2, 1, "enough", TRAINING, placement)
+
+
+def test_images_are_told_how_they_were_placed_and_why_not() -> None:
+    images = BEFORE.after(step(0), {}).images
+    assert [image.placed_by for image in images] == ["map", "keypoints", "none", "none", "none"]
+    assert [image.map_inlier_share for image in images] == pytest.approx([0.5, 0.075, 0.25, 0.05, 0.0])
+    assert [image.reason for image in images] == [
+        None,
+        None,
+        "its keypoints contradict the pose that the map gave it",
+        "5.0 % of its cells agree with the map, 10 % are needed, and its keypoints do not place it",
+        "none of its cells agrees with the map, 10 % are needed, and its keypoints do not place it",
+    ]
+
+
+def test_a_seed_without_a_map_says_so() -> None:
+    grown = BEFORE.after(replace(step(0, "seed"), scene_map=None, training_log=()), {})
+    assert grown.rounds[0].mapped == 0
+    assert grown.images[4].reason == "its keypoints do not place it, and no map has been trained yet"
+
+
+def test_a_round_has_the_seconds_that_were_spent_in_it() -> None:
+    history = BEFORE.after(step(0, "seed"), {"loading": 2.0, "mapping": 5.0})
+    history = history.after(step(1), {"loading": 2.0, "mapping": 11.0, "registration": 3.0})
+    history = history.after(step(2, "final"), {"loading": 2.0, "mapping": 30.0, "registration": 3.5})
+    assert [dict(round_.seconds) for round_ in history.rounds] == [
+        {"loading": 2.0, "mapping": 5.0},
+        {"mapping": 6.0, "registration": 3.0},
+        {"mapping": 19.0, "registration": 0.5},
+    ]
+    assert [(r.name, r.mapped, r.registered, r.registered_by_map) for r in history.rounds][2] == (
+        "final",
+        2,
+        2,
+        1,
+    )
+    assert history.rounds[2].training == TRAINING
+
+
+def test_it_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    history = BEFORE.after(step(0, "seed"), {"mapping": 5.0}).after(step(1), {"mapping": 1 / 3 + 5.0})
+    write_history(tmp_path / "history.json", history)
+    assert read_history(tmp_path / "history.json") == history
+    write_history(tmp_path / "history.json", BEFORE)
+    assert read_history(tmp_path / "history.json") == BEFORE
+    assert [path.name for path in tmp_path.iterdir()] == ["history.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": "acezero-history-1"}', '{"format": "another"}', "\x00"]
+)
+def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "history.json").write_text(text)
+    with pytest.raises(InputError, match=r"history\.json: not the history"):
+        read_history(tmp_path / "history.json")

@@ -1,0 +1,57 @@
+"""Errors of cells against OpenCV's projection, with a distorted lens."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from acezero_gpu.geometry import PinholeCamera
+from acezero_gpu.network import Head, HeadConfig, SceneMap
+from acezero_gpu.registration import cell_agreement
+
+ROWS, COLUMNS, STRIDE = 6, 8, 8
+
+
+class GivenMap(SceneMap):
+    """The scene coordinate of a cell is its feature."""
+
+    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
+        return features.flatten(2).transpose(1, 2)
+
+
+def test_errors_are_those_of_opencv() -> None:
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.tensor(cv2.Rodrigues(np.array([0.1, -0.2, 0.05]))[0]).float()
+    pose = torch.cat([turn, torch.tensor([[0.1], [-0.2], [0.3]])], 1)[None]
+    in_camera = torch.rand(ROWS * COLUMNS, 3, generator=generator) * torch.tensor([2.0, 1.5, 3.0])
+    in_camera += torch.tensor([-1.0, -0.75, 2.0])
+    in_camera[5, 2] = -1.0
+    points = (in_camera - pose[0, :, 3]) @ pose[0, :, :3]
+    camera = PinholeCamera.centred(50.0, COLUMNS * STRIDE, ROWS * STRIDE)
+    radial = (0.05, -0.01)
+    scene_map = GivenMap(Head(3, HeadConfig(width=4), torch.zeros(3)), "given", 48, 1.0, radial)
+    features = points.T.unflatten(1, (ROWS, COLUMNS))[None]
+    found = cell_agreement(features, scene_map, pose, camera, stride=STRIDE)
+    assert torch.equal(found.points[0], points)
+    # OpenCV counts pixels from the centre of the first one; the cells' centres are freed of the distortion.
+    intrinsics = np.array(
+        [[50.0, 0, COLUMNS * STRIDE / 2 - 0.5], [0, 50.0, ROWS * STRIDE / 2 - 0.5], [0, 0, 1]]
+    )
+    seen, _ = cv2.projectPoints(
+        points.double().numpy(),
+        cv2.Rodrigues(turn.double().numpy())[0],
+        pose[0, :, 3].double().numpy(),
+        intrinsics,
+        None,
+    )
+    rows, columns = np.mgrid[:ROWS, :COLUMNS]
+    cells = STRIDE * (np.stack([columns, rows], -1).reshape(-1, 1, 2) + 0.5) - 0.5
+    straight = cv2.undistortPoints(cells, intrinsics, np.array([*radial, 0, 0]), P=intrinsics)
+    expected = np.linalg.norm(seen - straight, axis=-1)[:, 0]
+    error = found.error_px[0].double().numpy()
+    assert math.isinf(error[5])
+    others = np.arange(len(error)) != 5
+    assert error[others] == pytest.approx(expected[others], abs=2e-2)
