@@ -110,7 +110,8 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState) -> MappingResu
         schedule=loop.final_schedule,
         calibration=replace(loop.training.calibration, refine=refines_focal),
     ).scaled(bank.pixel_scale)
-    table = FrameTable(frames, state.cam_from_world[frames], state.camera, state.radial)
+    radial = state.radial if bool(state.radial.any()) else None  # a lens without distortion costs nothing
+    table = FrameTable(frames, state.cam_from_world[frames], state.camera, radial)
 
     def report(entry: TrainingProgress) -> None:
         run.log.line(

@@ -110,7 +110,9 @@ def settings(steps: int) -> list[str]:
 
 
 def run(call: Call, arguments: list[str], steps: int) -> None:
-    said = call(*arguments, *(settings(steps) if arguments[0] != "evaluate" else []))
+    flags = settings(steps) if arguments[0] != "evaluate" else []
+    flags += ["--no-report"] if arguments[0] == "reconstruct" else []
+    said = call(*arguments, *flags)
     assert said.code == 0, f"{' '.join(arguments)}: {said.err}"
 
 
