@@ -20,7 +20,7 @@ from acezero_gpu.geometry import retract, se3_from_matrix
 from acezero_gpu.io import read_pose_file, read_poses, write_pose_file
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
-IMAGES, WIDTH, HEIGHT = 10, 240, 180
+IMAGES, WIDTH, HEIGHT = 12, 240, 180
 KNOWN = (0, 1, 3, 4)
 TINY = (
     "bank.shortest_side_px=120",
