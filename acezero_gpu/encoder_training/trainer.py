@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +47,12 @@ class EncoderTrainer:
         torch.manual_seed(config.seed)  # the network's own first weights
         self.encoder = LearnedEncoder(config.network).to(device)
         self.temperature = nn.Parameter(torch.tensor(FIRST_TEMPERATURE, device=device))
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.encoder.parameters())},
+            {"params": [self.temperature], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": list(self.encoder.parameters())},
-                {"params": [self.temperature], "weight_decay": 0.0},
-            ],
+            groups,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )

@@ -51,6 +51,8 @@ class _ConvBlock(nn.Sequential):
     def fused(self) -> nn.Sequential:
         """The same function in evaluation, with one layer less."""
         convolution, norm, relu = self
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
         return nn.Sequential(fuse_conv_bn_eval(convolution, norm), relu)
 
 
@@ -62,14 +64,15 @@ class _Level(nn.Module):
         self.before = nn.Sequential(*(_ConvBlock(width, width) for _ in range(blocks)))
         self.coarser = None
         if coarser_levels:
+            back = nn.Conv2d(width + step, width, 1)
+            # A new level changes nothing at first: training may start from a network with fewer.
+            for parameter in back.parameters():
+                nn.init.zeros_(parameter)
             self.coarser = nn.Sequential(
                 _ConvBlock(width, width + step, 2),
                 _Level(width + step, step, blocks, coarser_levels - 1),
-                nn.Conv2d(width + step, width, 1),
+                back,
             )
-            # A new level changes nothing at first: training may start from a network with fewer.
-            nn.init.zeros_(self.coarser[2].weight)
-            nn.init.zeros_(self.coarser[2].bias)
         self.after = nn.Sequential(*(_ConvBlock(width, width) for _ in range(blocks)))
 
     def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b c rows cols"]:
@@ -137,7 +140,7 @@ class LearnedEncoder(nn.Module):
             for name, child in module.named_children():
                 if isinstance(child, _ConvBlock):
                     setattr(module, name, child.fused())
-        return self.to(memory_format=torch.channels_last)
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def locally_normalised(images: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 16 rows cols"]:

@@ -41,6 +41,7 @@ def plot_reprojection_error(
     )
     bar = figure.colorbar(shown, ax=axes, orientation="horizontal", extend="max", fraction=0.05, pad=0.03)
     bar.set_label("reprojection error (px)")
+    assert bar.solids is not None, "the colours are filled"
     bar.solids.set_alpha(1)
     return figure
 
