@@ -37,8 +37,10 @@ TINY = (
     "loop.seeds.tries=1",
     "loop.seeds.growth_candidates=3",
 )
-LONG, SHORT = 450, 30
+LONG, SHORT = 1500, 30
 """Steps of the last map: enough to register by, and just enough to have been trained."""
+TINY_MAP_SHARE = 0.03
+"""Inliers of a registered picture: maps of 300 cells and 64 channels explain few, above all from rough poses."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def settings(steps: int) -> list[str]:
 def run(call: Call, arguments: list[str], steps: int) -> None:
     flags = settings(steps) if arguments[0] != "evaluate" else []
     flags += ["--no-report"] if arguments[0] == "reconstruct" else []
+    if arguments[0] == "register" or "--seed-map" in arguments:
+        flags += ["--set", f"loop.registration.min_inlier_share={TINY_MAP_SHARE}"]
     said = call(*arguments, *flags)
     assert said.code == 0, f"{' '.join(arguments)}: {said.err}"
 
