@@ -19,6 +19,7 @@ app = typer.Typer(
     help=__doc__,
 )
 app.command()(image_commands.reconstruction)
+app.command()(image_commands.pipeline)
 app.command()(image_commands.demo)
 app.command()(image_commands.relocalisation)
 app.command()(image_commands.pose_refinement)

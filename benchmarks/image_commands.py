@@ -8,10 +8,13 @@ from acezero_gpu.cli.map import MAP_DEFAULTS
 from acezero_gpu.cli.settings import Value, resolve_settings
 from acezero_gpu.runtime import InputError
 from benchmarks import options as bench
-from benchmarks.image_sets import read_mapping_set
+from benchmarks.image_sets import read_mapping_set, read_set
 from benchmarks.plan import end, make_plan, use_threads
+from benchmarks.systems import chosen_systems, settings_of
 from benchmarks.timing import warm_up
+from benchmarks.workloads.adjustment import chosen_counts
 from benchmarks.workloads.demo import render_demo_set
+from benchmarks.workloads.pipeline import measure_pipeline
 from benchmarks.workloads.pose_refinement import (
     DISTURBANCES,
     VARIANTS,
@@ -48,6 +51,33 @@ def reconstruction(
     settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
     plan = make_plan("reconstruction", settings, Repeats(repeat, keep), out, set_, commit, overwrite)
     plan.compare(["--sets", ",".join(names), "--data", "DATA"], truth_sets, systems)
+
+
+def pipeline(
+    data: bench.Data,
+    set_name: bench.SetName = "redkitchen",
+    images: bench.ImageCounts = "50,100,250,500,1000",
+    systems: bench.Systems = "ours,pycolmap",
+    out: bench.Out = None,
+    device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    set_: opt.Set = None,
+    seed: opt.Seed = None,
+    threads: bench.Threads = None,
+    commit: bench.Commit = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Cost of the whole reconstruction, stage by stage, over the number of images."""
+    use_threads(threads)
+    counts = chosen_counts(images)
+    chosen = chosen_systems(systems)
+    settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
+    for name in chosen:
+        settings_of(name, settings)  # a wrong setting is told before anything runs
+    plan = make_plan("pipeline", settings, Repeats(), out, set_, commit, overwrite)
+    arguments = ["--data", "DATA", "--set-name", set_name, "--images", images, "--systems", systems]
+    record = plan.record(arguments)
+    end(record, measure_pipeline(read_set(data / set_name), counts, chosen, settings, record))
 
 
 def demo(

@@ -46,6 +46,7 @@ Steps = Annotated[int, typer.Option("--steps", min=20, help="Training steps of e
 MostImages = Annotated[
     int, typer.Option("--images", min=3, help="Images of a larger set, evenly spread, that are taken.")
 ]
+ImageCounts = Annotated[str, typer.Option("--images", help="Numbers of images, with commas between.")]
 Starts = Annotated[str, typer.Option("--starts", help="all, independent or drift.", show_default="all")]
 Variants = Annotated[
     str, typer.Option("--variants", help="all, or names with semicolons between.", show_default="all")

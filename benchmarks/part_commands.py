@@ -55,9 +55,7 @@ def adjustment(
     data: bench.OptionalData = None,
     set_name: bench.SetName = "redkitchen",
     parts: Annotated[str, typer.Option("--parts", help="Of bundle, scaling.")] = "bundle,scaling",
-    images: Annotated[
-        str, typer.Option("--images", help="Numbers of images to scale over.")
-    ] = "125,250,500,1000",
+    images: bench.ImageCounts = "125,250,500,1000",
     threads: bench.Threads = None,
     out: bench.Out = None,
     repeat: bench.Repeat = 3,

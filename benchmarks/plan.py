@@ -12,6 +12,7 @@ from acezero_gpu.cli.settings import Settings
 from benchmarks.adjustment_table import adjustment_table
 from benchmarks.encoder_table import encoder_table
 from benchmarks.image_sets import TruthSet
+from benchmarks.pipeline_table import pipeline_table
 from benchmarks.pose_refinement_table import pose_refinement_table
 from benchmarks.records import Record
 from benchmarks.solver_tables import solver_table
@@ -27,6 +28,7 @@ TABLES = {
     "adjustment": adjustment_table,
     "pose-refinement": pose_refinement_table,
     "encoder": encoder_table,
+    "pipeline": pipeline_table,
 }
 
 

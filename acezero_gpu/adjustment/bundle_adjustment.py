@@ -19,6 +19,7 @@ from acezero_gpu.adjustment.problem import (
 from acezero_gpu.adjustment.problem_checks import check_problem
 from acezero_gpu.adjustment.reduced_solvers import solve_conjugate_gradients, solve_dense
 from acezero_gpu.adjustment.schur import ReducedSolver, solve_damped
+from acezero_gpu.runtime.progress import report
 
 SMALLEST_DAMPING = 1e-12
 """Damping never falls below this, so that a free scale stays damped."""
@@ -96,6 +97,7 @@ def _minimise(
     status, tried = AdjustmentStatus.ITERATION_LIMIT, 0
     while tried < config.max_iterations:
         tried += 1
+        report(tried, config.max_iterations, "adjustment steps")
         step = solve_damped(normal, graph, damping, solver)
         candidate, candidate_cost = refine_points(objective, objective.moved(estimate, step), point_steps)
         new_cost, expected, solved = torch.stack(

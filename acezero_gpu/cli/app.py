@@ -21,6 +21,8 @@ from acezero_gpu.cli.register import register
 from acezero_gpu.cli.report import report
 from acezero_gpu.cli.train_encoder import train_encoder
 from acezero_gpu.cli.versions import package_version
+from acezero_gpu.cli.video import video
+from acezero_gpu.cli.view import view
 
 app = typer.Typer(
     name="acezero",
@@ -40,6 +42,8 @@ app.command("import")(import_poses)
 app.command("dataset")(dataset)
 app.add_typer(experiment, name="experiment")
 app.command("demo")(demo)
+app.command("video")(video)
+app.command("view")(view)
 app.command("train-encoder")(train_encoder)
 
 

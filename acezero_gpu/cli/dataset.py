@@ -1,5 +1,6 @@
 """``acezero dataset``: a published data set as image sets."""
 
+from acezero_gpu.cli import dataset_options as published
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.run_log import RunLog, verbosity
@@ -12,10 +13,10 @@ REPORT_BYTES = 64 << 20
 
 
 def dataset(
-    name: opt.DatasetName,
-    folder: opt.DatasetFolder,
-    download: opt.DatasetDownload = False,
-    archive: opt.DatasetArchive = None,
+    name: published.DatasetName,
+    folder: published.DatasetFolder,
+    download: published.DatasetDownload = False,
+    archive: published.DatasetArchive = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:

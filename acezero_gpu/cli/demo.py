@@ -13,7 +13,7 @@ from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import resolve_settings
 from acezero_gpu.data.synthetic import walk_camera, write_dataset
-from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime import InputError, StageTimer
 
 IMAGES, WIDTH, HEIGHT = 40, 480, 360
 MARKER = "set.json"
@@ -33,8 +33,8 @@ def demo(
     settings = resolve_settings(device, preset, None, {}, set_)
     with RunLog(verbosity(quiet, verbose)) as log:
         _refuse_foreign_folder(out, overwrite)
-        log.stage("rendering")
-        write_dataset(out, IMAGES, WIDTH, HEIGHT)
+        with StageTimer().stage("rendering"):
+            write_dataset(out, IMAGES, WIDTH, HEIGHT)
         outcome = reconstruct_folder(str(out / "images"), out, settings, log, overwrite=True)
         page = report_after_run(out, settings.device, log)
         config = evaluation_config(["0.05/5", "0.1/5"], min_confidence=outcome.min_confidence)

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from acezero_gpu.cli import dataset_options as published
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.evaluate import evaluation_config, judge
 from acezero_gpu.cli.experiment_file import Experiment, read_experiment
@@ -29,13 +30,13 @@ RESULTS, TABLE = "results.json", "results.md"
 
 @experiment.command("run")
 def run(
-    file: opt.ExperimentFile,
-    data: opt.ExperimentData,
-    out: opt.ExperimentOut,
+    file: published.ExperimentFile,
+    data: published.ExperimentData,
+    out: published.ExperimentOut,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
     set_: opt.Set = None,
-    overwrite: opt.ExperimentOverwrite = False,
+    overwrite: published.ExperimentOverwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:

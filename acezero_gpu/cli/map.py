@@ -17,9 +17,11 @@ from acezero_gpu.io import write_pose_file
 from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress, train_map
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank, ReconstructionState
+from acezero_gpu.reconstruction.plan import mapping_work
 from acezero_gpu.reconstruction.rounds import Loop, adjusted
 from acezero_gpu.reconstruction.state import posed_state, to_posed_views
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.progress import expect
 
 MAP_DEFAULTS = {
     "loop.training.poses.name": "none",
@@ -49,6 +51,7 @@ def map_(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    log_json: opt.LogJson = None,
 ) -> None:
     """A map from photographs whose poses are known, and those poses refined."""
     flags = {
@@ -61,7 +64,7 @@ def map_(
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_, command_defaults=MAP_DEFAULTS)
-    with RunLog(verbosity(quiet, verbose)) as log:
+    with RunLog(verbosity(quiet, verbose), log_json) as log:
         line = map_folder(images, out, poses, settings, log, focal_px, allow_missing, overwrite)
     say(line)
 
@@ -102,6 +105,7 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState) -> MappingResu
     config = run.settings.config
     loop = config.loop
     frames = state.registered.nonzero()[:, 0]
+    expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
     with run.timer.stage("buffer"):
         bank.fill_buffer(frames.cpu())
     refines_focal = not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better

@@ -200,6 +200,31 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show every line of log.txt.", rich_help_panel=SHOWN)
 ]
+Video = Annotated[
+    bool,
+    typer.Option(
+        "--video", help="Also write reconstruction.mp4, a film of how it grew.", rich_help_panel=SHOWN
+    ),
+]
+LogJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-json",
+        metavar="FILE",
+        help="Write what happens as one JSON object per line, while it happens.",
+        rich_help_panel=SHOWN,
+    ),
+]
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines look too.")
+]
+Port = Annotated[
+    int, typer.Option("--port", min=1, max=65535, help="Port to listen at; the next free one if it is taken.")
+]
+MaxPoints = Annotated[
+    int, typer.Option("--max-points", min=1, help="Show at most so many points, chosen at random.")
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
 MovedImages = Annotated[
     str | None,
@@ -264,30 +289,4 @@ TrainingStart = Annotated[
 TrainingOverwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Start anew, also where OUT has a checkpoint to go on from."),
-]
-
-DatasetName = Annotated[
-    Literal["7scenes", "12scenes", "mip360", "tanks-and-temples", "cambridge"],
-    typer.Argument(metavar="NAME", help="7scenes, 12scenes, mip360, tanks-and-temples or cambridge."),
-]
-DatasetFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder of its archives; scenes are written beside them.")
-]
-DatasetDownload = Annotated[
-    bool, typer.Option("--download", help="Fetch archives that are not there; an interrupted one goes on.")
-]
-DatasetArchive = Annotated[
-    list[str] | None,
-    typer.Option("--archive", help="One of its archives; repeatable.", metavar="FILE", show_default="all"),
-]
-
-ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment: experiments/*.toml.")]
-ExperimentData = Annotated[
-    Path, typer.Option("--data", help="Folder of the scenes, as acezero dataset writes them.", metavar="DIR")
-]
-ExperimentOut = Annotated[
-    Path, typer.Option("--out", help="Folder for runs, results.json and results.md.", metavar="DIR")
-]
-ExperimentOverwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Run scenes again that have a result.")
 ]

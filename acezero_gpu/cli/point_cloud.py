@@ -12,6 +12,7 @@ from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.reconstruction.map_cloud import CloudConfig, cell_points, choose_points
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.progress import report
 
 ERROR_BOUNDS_PX = (1.5, 3.0, 6.0)
 """A point is kept if it reprojects nearer than this to its cell's centre, at a shortest side of 480 px: the first
@@ -19,18 +20,27 @@ bound that leaves ``ENOUGH_POINTS``, else the last."""
 ENOUGH_POINTS = 10_000
 MAX_POINTS = 200_000
 MAX_IMAGES = 200
-"""Enough for a picture; a random choice where there are more."""
+"""Enough for a picture."""
 _BATCH = 16
 
 
 @torch.no_grad()
 def map_points(
-    bank: ImageBank, scene_map: SceneMap, views: PosedViews, min_confidence: float, seed: int
+    bank: ImageBank,
+    scene_map: SceneMap,
+    views: PosedViews,
+    min_confidence: float,
+    seed: int,
+    *,
+    most_images: int = MAX_IMAGES,
 ) -> ColouredPoints:
-    """Points that the registered images see where the map predicts them; empty if none is registered."""
+    """Points that the registered images see where the map predicts them; empty if none is registered.
+
+    By at most ``most_images`` of them, chosen at random.
+    """
     generator = random_stream(seed, "point cloud")
     rows = views.registered(min_confidence).nonzero()[:, 0]
-    rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_IMAGES]].sort().values
+    rows = rows[torch.randperm(len(rows), generator=generator)[:most_images]].sort().values
     points = [torch.zeros(0, 3)]
     colours = [torch.zeros(0, 3, dtype=torch.uint8)]
     errors_px = [torch.zeros(0)]
@@ -39,6 +49,7 @@ def map_points(
         points.append(found.points)
         colours.append(found.colours)
         errors_px.append(error_px)
+        report(min(len(rows), _BATCH * (len(errors_px) - 1)), len(rows), "images")
     everything, every_colour, error_px = torch.cat(points), torch.cat(colours), torch.cat(errors_px)
     for bound_px in ERROR_BOUNDS_PX:
         good = (error_px < bound_px * bank.pixel_scale).nonzero()[:, 0]

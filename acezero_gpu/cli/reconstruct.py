@@ -16,18 +16,26 @@ from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.cli.start import Start, given_poses, load_start, starting_camera
+from acezero_gpu.cli.video import film_of_run
 from acezero_gpu.data import PosedViews, find_depth_files, resolve_images
 from acezero_gpu.data.frame_selection import FrameSelection
 from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import SavedTracks, write_history, write_points, write_pose_file, write_tracks
 from acezero_gpu.io.run_folder import REGISTERED_FROM
+from acezero_gpu.io.run_reader import rounds_of
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import GivenPoses, ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
 from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.progress import Work
 from acezero_gpu.viz import plot_reconstruction
+
+VIDEO_S, REPORT_S = 6.0, 4.0
+"""Typical seconds of the film, and of the report."""
+PICTURE_S, POINTS_S = 1.5, 0.02
+"""Typical seconds of the last picture, and per image of the point cloud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,8 @@ def reconstruct(
     no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    video: opt.Video = False,
+    log_json: opt.LogJson = None,
 ) -> None:
     """Poses, focal length and a map from photographs alone, or from a video."""
     flags = {
@@ -84,7 +94,7 @@ def reconstruct(
     frames = frame_selection(fps, every, min_sharpness, max_frames)
     if (fps or every) and named_video(images) is None:
         raise InputError(f"--fps and --every are for videos, and {images} is none.")
-    with RunLog(verbosity(quiet, verbose)) as log:
+    with RunLog(verbosity(quiet, verbose), log_json) as log:
         try:
             outcome = reconstruct_folder(
                 images,
@@ -95,6 +105,8 @@ def reconstruct(
                 start=Start(depth, poses, fix_poses, seed_map),
                 frames=frames,
                 overwrite=overwrite,
+                film=video,
+                report=not no_report,
             )
         except RunFailedError:
             # Its rounds show why it failed.
@@ -117,10 +129,13 @@ def reconstruct_folder(
     start: Start = Start(),
     frames: FrameSelection | None = None,
     overwrite: bool = False,
+    film: bool = False,
+    report: bool = False,
 ) -> Outcome:
     """Load, run the loop, and save every round as it ends: an interrupted run keeps what it had.
 
     ``frames`` says which ones to take if ``images`` is a video; they stay in the folder's ``frames``.
+    ``film`` adds one; ``report`` says that the caller will make one, which takes time.
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
     start.check()
@@ -134,6 +149,7 @@ def reconstruct_folder(
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += start.command()
+    command += ["--video"] if film else []
     command += frames.flags() if video is not None else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
     if image_set is None:
@@ -147,8 +163,12 @@ def reconstruct_folder(
     bank = run.load_bank(image_set, keypoints=True)
     given = given_poses(loaded, bank.images.image_set, start.fix_poses)
     camera = starting_camera(bank, start, loaded, focal_px, log)
+    works = [Work("point cloud", PICTURE_S + POINTS_S * len(bank))]
+    works += [Work("video", VIDEO_S, "frames")] if film else []
+    works += [Work("report", REPORT_S)] if report else []
+    run.log.afterwards(*works)
     step = _run_loop(run, bank, camera, start, given, loaded.scene_map)
-    return _finish(run, bank, step, given)
+    return _finish(run, bank, step, given, film)
 
 
 def _write_poses(path: Path, views: PosedViews, given: GivenPoses | None) -> None:
@@ -199,7 +219,9 @@ def _run_loop(
     return step
 
 
-def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, given: GivenPoses | None) -> Outcome:
+def _finish(
+    run: Run, bank: ImageBank, step: ReconstructionStep, given: GivenPoses | None, film: bool
+) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
@@ -220,6 +242,12 @@ def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, given: GivenPos
             title=folder.path.name,
             aspect=bank.width / bank.height,
         )
+    if film:
+        try:
+            with run.timer.stage("video"):
+                film_of_run(folder.video, rounds_of(folder), step.views, min_confidence, cloud, bank)
+        except RunFailedError as error:  # the reconstruction itself is in order
+            run.log.warn(str(error))
     focal_px = float(step.views.focal_px[0])
     figures = {
         "registered": step.registered,

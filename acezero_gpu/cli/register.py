@@ -14,9 +14,11 @@ from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.io.run_folder import REGISTERED_FROM
+from acezero_gpu.reconstruction.plan import registration_work
 from acezero_gpu.reconstruction.state import to_posed_views
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.progress import expect
 
 
 def register(
@@ -33,10 +35,11 @@ def register(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    log_json: opt.LogJson = None,
 ) -> None:
     """Poses of photographs in a map that exists."""
     settings = resolve_settings(device, preset, config, {"seed": seed, "encoder": encoder}, set_)
-    with RunLog(verbosity(quiet, verbose)) as log:
+    with RunLog(verbosity(quiet, verbose), log_json) as log:
         line = register_folder(
             images, map_file, out, settings, log, focal_px, overwrite, encoder_given=encoder is not None
         )
@@ -69,6 +72,7 @@ def register_folder(
     image_set = bank.images.image_set
     focal = focal_px or scene_map.focal_px(float(min(image_set.width, image_set.height)))
     config = settings.config.loop.registration
+    expect("", [registration_work(bank)])
     with run.timer.stage("registration"):
         found = register_images(
             bank.features,
@@ -80,7 +84,6 @@ def register_folder(
             pixel_scale=bank.pixel_scale,
             radial=torch.tensor(scene_map.radial, device=bank.device),
             generator=random_stream(settings.config.seed, "registration", "queries"),
-            progress=lambda done, total: log.line(f"  {done} of {total} images tried"),
         )
     count = int(found.registered(config).sum())
     log.registered(count, len(bank))

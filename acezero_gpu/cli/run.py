@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acezero_gpu.cli.failure import as_input_error
-from acezero_gpu.cli.run_log import AnnouncingTimer, RunLog
+from acezero_gpu.cli.run_log import RunLog
 from acezero_gpu.cli.settings import Settings
 from acezero_gpu.cli.versions import git_commit, versions
 from acezero_gpu.config import as_toml
@@ -57,7 +57,7 @@ class Run:
         log.open_file(folder.log)
         log.line(f" {line}")
         log.line(f"device {describe_device(settings.device)}, preset {settings.preset}")
-        return cls(line, folder, settings, log, AnnouncingTimer(settings.device, log))
+        return cls(line, folder, settings, log, StageTimer(settings.device))
 
     def load_bank(self, image_set: ImageSet, *, keypoints: bool, minimum: int = 2) -> ImageBank:
         """The decoded images with their encoder.

@@ -10,8 +10,9 @@ FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
 """Corner pairs: from the centre to the four corners, and around the image."""
 
 _CONFIDENCE_COLOURS = torch.tensor(
-    [[0.84, 0.19, 0.15], [0.97, 0.68, 0.28], [0.35, 0.72, 0.40], [0.10, 0.55, 0.50]]
+    [[0.76, 0.25, 0.00], [0.96, 0.65, 0.22], [0.40, 0.66, 0.84], [0.05, 0.33, 0.62]]
 )
+"""Told apart by all kinds of colour vision: hue between orange and blue, dark at both ends."""
 
 
 def frustum_corners(
@@ -27,7 +28,7 @@ def frustum_corners(
 
 
 def confidence_colours(confidence: Float[Tensor, " n"], reliable: float = 1000.0) -> UInt8[Tensor, "n 3"]:
-    """Red at 0 over orange and green to teal at twice ``reliable`` and above (inf too), linear in between."""
+    """Rust at 0 over orange and light blue to blue at twice ``reliable`` and above (inf too), linear in between."""
     position = 3.0 * (confidence.float() / (2.0 * reliable)).clamp(0.0, 1.0)
     palette = _CONFIDENCE_COLOURS.to(position.device)
     lower = position.floor().clamp(0, 2)

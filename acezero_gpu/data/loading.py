@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from acezero_gpu.data.image_set import EXIF_ORIENTATION, SIDEWAYS, ImageSet
+from acezero_gpu.runtime.progress import report
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,10 @@ def _run_threads(load: Callable[[int], None], count: int, workers: int | None) -
         return None
 
     with ThreadPoolExecutor(workers) as pool:
-        reasons = list(pool.map(attempt, range(count)))
+        reasons = []
+        for reason in pool.map(attempt, range(count)):
+            reasons.append(reason)
+            report(len(reasons), count, "images")
     return {row: reason for row, reason in enumerate(reasons) if reason is not None}
 
 

@@ -19,6 +19,7 @@ from acezero_gpu.data.synthetic_raycast import render
 from acezero_gpu.data.synthetic_room import Scene, synthetic_scene
 from acezero_gpu.geometry import PinholeCamera, invert
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.progress import report
 
 __all__ = ["Scene", "render", "synthetic_scene", "walk", "walk_camera", "write_dataset"]
 
@@ -93,6 +94,7 @@ def write_dataset(
         iio.imwrite(folder / "depth" / f"{name}.png", depth_mm, plugin="pillow")
         world_from_cam = np.vstack([invert(pose.double()).numpy(), [0, 0, 0, 1]])
         np.savetxt(folder / "poses" / f"{name}.txt", world_from_cam, fmt="%.9f")
+        report(index + 1, count, "images")
     (fx, fy), (cx, cy) = camera.focal_px.tolist(), camera.principal_point_px.tolist()
     facts = {"images": count, "width": width, "height": height, "fx": fx, "fy": fy, "cx": cx, "cy": cy}
     facts |= {"distortion_opencv": [0, 0, 0, 0], "truth": "exact (rendered)", "unit": "m", "seed": seed}

@@ -1,6 +1,7 @@
 """The folder that one run writes into: its file names, and what may be overwritten."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ OTHER_PATTERNS = (
     "points.ply",
     "cameras.ply",
     "reconstruction.png",
+    "reconstruction.mp4",
     "report.html",
     "tracks.safetensors",
 )
@@ -30,6 +32,7 @@ IMAGE_ROOT = "image_root"
 """Key of ``summary.json``: the folder from which the names of the images are paths."""
 IMAGE_SIZE = "image_size_px"
 """Key of ``summary.json``: width and height of every image."""
+_ROUND = re.compile(r"poses_(\d+)\.txt")
 
 
 class RunFolder:
@@ -77,6 +80,16 @@ class RunFolder:
     def point_cloud(self) -> Path:
         """Coloured points of the last map."""
         return self.path / "point_cloud.ply"
+
+    @property
+    def video(self) -> Path:
+        """A film of how the reconstruction grew."""
+        return self.path / "reconstruction.mp4"
+
+    def rounds(self) -> list[int]:
+        """Indices of the steps whose poses are here, ascending."""
+        matches = (_ROUND.fullmatch(file.name) for file in self.path.glob("poses_*.txt"))
+        return sorted(int(match[1]) for match in matches if match)
 
     def poses(self, step: str | int) -> Path:
         """Poses after the registration of a step."""

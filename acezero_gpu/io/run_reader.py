@@ -1,7 +1,6 @@
 """A finished reconstruction, read back from its folder."""
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from acezero_gpu.io.run_folder import IMAGE_ROOT, IMAGE_SIZE, REGISTERED_FROM, R
 from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
 
-_ROUND = re.compile(r"poses_(\d+)\.txt")
 _OTHER_COMMANDS = {"poses.txt": "register", "poses_mapped.txt": "map"}
 """Pose files of commands that are no reconstruction."""
 
@@ -101,7 +99,7 @@ def open_run(
     folder = RunFolder(path)
     if not folder.path.is_dir():
         raise InputError(f"{path}: no such folder; give the OUT of an earlier acezero reconstruct.")
-    found = _rounds_of(folder)
+    found = rounds_of(folder)
     poses = folder.poses_final
     if unfinished and found and not poses.is_file():
         poses = found[-1].poses
@@ -174,11 +172,11 @@ def _read_summary(folder: RunFolder) -> dict[str, Any]:
     return dict(summary)
 
 
-def _rounds_of(folder: RunFolder) -> tuple[RunRound, ...]:
-    indices = [int(match[1]) for file in folder.path.iterdir() if (match := _ROUND.fullmatch(file.name))]
+def rounds_of(folder: RunFolder) -> tuple[RunRound, ...]:
+    """The rounds whose poses are in the folder, from the seed on."""
     return tuple(
         RunRound(index, folder.poses(index), folder.map(index) if folder.map(index).is_file() else None)
-        for index in sorted(indices)
+        for index in folder.rounds()
     )
 
 

@@ -18,6 +18,7 @@ from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig, PoseTable,
 from acezero_gpu.mapping.schedule import LearningRateSchedule, ScheduleConfig
 from acezero_gpu.network import Head, HeadConfig
 from acezero_gpu.runtime import autocast, random_stream
+from acezero_gpu.runtime.progress import report
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,14 @@ class _Trainer:
                 self._report(iteration, torch.stack(losses), torch.stack(shares))
                 losses.clear()
                 shares.clear()
+            report(iteration, self.schedule.last_iteration, "steps", **self._figures())
         return iteration
+
+    def _figures(self) -> dict[str, float]:
+        """How well the map fits, as of the last line of the log."""
+        if not self.log:
+            return {}
+        return {"loss_px": self.log[-1].loss, "inlier_share": self.recent_inlier_share}
 
     def _step(self, iteration: int) -> tuple[Tensor, Tensor]:
         config = self.config

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+from acezero_gpu.runtime.progress import report
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def _match(a: Keypoints, b: Keypoints, pairs: Int[Tensor, "pairs 2"], config: Ke
         index[part], ratio[part] = _match_chunk(
             a.descriptors[rows_a], b.descriptors[rows_b], a.valid[rows_a], b.valid[rows_b], config.max_ratio
         )
+        report(part.stop, len(pairs), "pairs matched")
     return Matches(index, ratio)
 
 

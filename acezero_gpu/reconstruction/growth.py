@@ -11,6 +11,7 @@ from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.resection import PointMap, resect_images
 from acezero_gpu.reconstruction.state import ReconstructionState
+from acezero_gpu.runtime.progress import report
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def grow(
         poses[joined.to(poses.device)] = local.cam_from_world[: len(new)][fits.to(poses.device)]
         registered[joined.to(poses.device)] = True
         placed[joined] = True
+        report(int(placed.sum()), len(bank), "images placed")
         point_map = point_map.with_points_of(local, views)
     return replace(state, cam_from_world=poses, registered=registered)
 

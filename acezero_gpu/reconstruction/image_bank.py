@@ -1,5 +1,6 @@
 """Everything that is derived from a set of images, each computed once and kept for all iterations."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,7 @@ from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
 from acezero_gpu.network.keypoints import KeypointConfig, Keypoints, detect_keypoints
 from acezero_gpu.network.retrieval import global_descriptors
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.progress import report
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,15 @@ class ImageBank:
         indices = indices.cpu()
         if self._cache is None:
             return encode(self.encoder, self.images.batch(indices, self.device))
-        for part in _parts(indices[~self._cached[indices]], 16):
+        missing = indices[~self._cached[indices]]
+        for part in missing.split(16) if len(missing) else ():
             self._cache[part.to(self.device)] = encode(self.encoder, self.images.batch(part, self.device))
             self._cached[part] = True
         return self._cache[indices.to(self.device)]
 
     def fill_buffer(self, indices: Int[Tensor, " b"]) -> None:
         """Makes the training patches of these images, if they are not there yet."""
-        for part in _parts(self.buffer.missing(indices), self.config.buffer.encode_batch):
+        for part in _reported(self.buffer.missing(indices), self.config.buffer.encode_batch, "images"):
             # A stream per part: what an image's patches are does not depend on what was encoded before.
             stream = random_stream(self._seed, "buffer", int(part[0]))
             self.buffer.fill(
@@ -119,7 +122,7 @@ class ImageBank:
             ],
             device=self.device,
         )
-        for part in _parts(missing, 16):
+        for part in _reported(missing, 16, "images with keypoints"):
             found = detect_keypoints(self._keypoint_images.batch(part, self.device), self.config.keypoints)
             if self._keypoints is None:
                 self._keypoints = _empty_like(found, len(self))
@@ -135,14 +138,22 @@ class ImageBank:
     def similarity(self) -> Float[Tensor, "n n"]:
         """How much each pair of images looks alike, by global descriptors of all features."""
         if self._descriptors is None:
-            everything = torch.cat([self.features(part) for part in _parts(torch.arange(len(self)), 16)])
+            parts = _reported(torch.arange(len(self)), 16, "images encoded")
+            everything = torch.cat([self.features(part) for part in parts])
             self._descriptors = global_descriptors(everything, random_stream(self._seed, "retrieval"))
         return self._descriptors @ self._descriptors.T
 
 
-def _parts(indices: Int[Tensor, " n"], size: int) -> list[Tensor]:
-    """In pieces of at most ``size``; no piece at all of nothing (``Tensor.split`` gives one empty piece)."""
-    return list(indices.split(size)) if len(indices) else []
+def _reported(indices: Int[Tensor, " n"], size: int, unit: str) -> Iterator[Tensor]:
+    """In pieces of at most ``size``, each reported when it has been worked on; no piece at all of nothing.
+
+    ``Tensor.split`` gives one empty piece of nothing.
+    """
+    done = 0
+    for part in indices.split(size) if len(indices) else ():
+        yield part
+        done += len(part)
+        report(done, len(indices), unit)
 
 
 def _empty_like(found: Keypoints, images: int) -> Keypoints:

@@ -95,6 +95,7 @@ def _map_and_register(
             "No image agrees with the map any more; give sharper or more strongly overlapping images, or their focal "
             "length with --focal-px."
         )
+    loop.begin(round_.name, round_.index, len(frames))
     mapped = loop.map(
         round_, frames, state.cam_from_world[frames], state.camera, head=head, radial=state.radial
     )

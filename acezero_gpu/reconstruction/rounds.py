@@ -27,6 +27,7 @@ from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.metric_scale import in_metres
+from acezero_gpu.reconstruction.plan import expected_work
 from acezero_gpu.reconstruction.state import (
     Placement,
     ReconstructionState,
@@ -37,6 +38,7 @@ from acezero_gpu.reconstruction.state import (
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import StageTimer, random_stream
+from acezero_gpu.runtime.progress import expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ class Loop:
                 initial_head=head,
                 progress=report,
             )
+
+    def begin(self, part: StepName, index: int, placed: int, *, maps_seeds: bool = True) -> None:
+        """Says what is expected from here on."""
+        name = f"{part} {index}" if part == "iteration" else part
+        expect(name, expected_work(self.bank, self.config, part, placed=placed, maps_seeds=maps_seeds))
 
     def register(
         self, scene_map: SceneMap, camera: PinholeCamera, radial: Tensor, round_: Round

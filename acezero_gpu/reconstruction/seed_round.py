@@ -46,6 +46,8 @@ def find_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
 
     Where poses are given, their images are the one start. ``ReconstructionError`` if there is none.
     """
+    grows = loop.config.grow_first and loop.config.joint.when == "every" and loop.depth is None
+    loop.begin("seed", 0, 0, maps_seeds=not grows)
     with loop.timer.stage("seeds"):
         if loop.given is not None:
             return [_given_start(loop, camera, loop.given)]
@@ -84,6 +86,7 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
 
 def mapped_round(loop: Loop, starts: list[Start]) -> tuple[ReconstructionStep, ReconstructionState, Head]:
     """Maps the best few starts and keeps the one whose map registers most images."""
+    loop.begin("seed", 0, 0)
     tries = loop.config.seeds.mapped_tries if loop.depth is None else len(starts)
     tried = [_map_start(loop, start) for start in starts[:tries]]
     return max(tried, key=lambda found: found[0].registered)

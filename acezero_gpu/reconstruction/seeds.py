@@ -15,6 +15,7 @@ from acezero_gpu.reconstruction.matching import MatchStore, look_alike_pairs, ne
 from acezero_gpu.reconstruction.resection import PointMap, resect_images
 from acezero_gpu.reconstruction.seed_block import SeedBlock, SeedConfig, adjusted_block, grow_block
 from acezero_gpu.reconstruction.two_view import pair_rays
+from acezero_gpu.runtime.progress import report
 
 
 def propose_blocks(
@@ -38,6 +39,7 @@ def propose_blocks(
     failures = 0
     for start in order.tolist():
         sure = sum(block.trusted for block in blocks)
+        report(sure, config.tries, "starts")
         if sure >= config.tries or len(blocks) >= 2 * config.tries or failures >= 4 * config.tries:
             break
         if start in taken:

@@ -11,6 +11,7 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3, undistort_pixels
 from acezero_gpu.network import SceneMap
 from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
+from acezero_gpu.runtime.progress import report
 
 FeatureSource = Callable[[Int[Tensor, " b"]], Float[Tensor, "b c rows cols"]]
 """Features of the images with these indices, on the computing device."""
@@ -60,7 +61,6 @@ def register_images(
     pixel_scale: float,
     radial: Float[Tensor, " 2"] | None = None,
     generator: torch.Generator,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Registration:
     """Registers the images against the map; ``camera`` is in pixels of the network image.
 
@@ -68,7 +68,7 @@ def register_images(
     shortest side over 480: thresholds in pixels are multiplied by it.
 
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
-    raises. ``progress`` hears how many images are done and how many there are.
+    raises.
     """
     ransac = replace(config.ransac, max_error_px=config.ransac.max_error_px * pixel_scale)
     poses, counts = [], []
@@ -84,6 +84,5 @@ def register_images(
         result = estimate_absolute_pose(points, pixels, camera, ransac, generator=generator)
         poses.append(matrix_from_se3(result.cam_from_world))
         counts.append(result.inlier_count)
-        if progress is not None:
-            progress(sum(len(count) for count in counts), len(images))
+        report(sum(len(count) for count in counts), len(images), "images")
     return Registration(torch.cat(poses), torch.cat(counts), cells)

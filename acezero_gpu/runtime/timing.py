@@ -6,9 +6,14 @@ from contextlib import contextmanager
 
 import torch
 
+from acezero_gpu.runtime.progress import begin_stage, end_stage
+
 
 class StageTimer:
-    """Adds up seconds per stage name; on CUDA it waits for the device at the end of a stage."""
+    """Adds up seconds per stage name, and says when stages begin and end.
+
+    On CUDA it waits for the device at the end of a stage.
+    """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device
@@ -16,13 +21,16 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        begin_stage(name)
         start = time.perf_counter()
         try:
             yield
         finally:
             if self._device is not None and self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            end_stage(name, seconds)
 
     @property
     def total_s(self) -> float:

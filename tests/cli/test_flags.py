@@ -8,7 +8,11 @@ import typer
 from acezero_gpu.cli import app
 
 SHARED = {"--device", "--preset", "--set", "--overwrite", "--quiet", "-q", "--verbose", "-v"}
-TRAINED = SHARED | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+TRAINED = (
+    SHARED
+    | {"--log-json"}
+    | {"--config", "--seed", "--encoder", "--buffer-device", "--focal-px", "--fix-focal"}
+)
 STRETCHES = {"--fps", "--every", "--min-sharpness", "--max-frames"}
 FLAGS = {
     "reconstruct": [
@@ -17,7 +21,7 @@ FLAGS = {
         *sorted(
             TRAINED
             | STRETCHES
-            | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint", "--no-report"}
+            | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint", "--no-report", "--video"}
         ),
     ],
     "map": [
@@ -38,7 +42,7 @@ FLAGS = {
         "images",
         "map_file",
         "out",
-        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px"}),
+        *sorted(SHARED | {"--config", "--seed", "--encoder", "--focal-px", "--log-json"}),
     ],
     "evaluate": [
         "poses",
@@ -84,6 +88,8 @@ FLAGS = {
         *sorted({"--download", "--archive", "--quiet", "-q", "--verbose", "-v"}),
     ],
     "demo": ["out", *sorted(SHARED)],
+    "video": ["run", *sorted({"--images", "--device", "--quiet", "-q", "--verbose", "-v"})],
+    "view": ["run", *sorted({"--images", "--host", "--port", "--max-points", "--no-browser"})],
     "train-encoder": [
         "out",
         *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),

@@ -84,8 +84,8 @@ def test_frustum_corners_project_to_the_corners_of_an_image() -> None:
     assert torch.allclose(projected, torch.tensor([[-0.75, -0.5], [0.75, -0.5], [0.75, 0.5], [-0.75, 0.5]]))
 
 
-def test_confidence_runs_from_red_to_teal() -> None:
+def test_confidence_runs_from_rust_to_blue() -> None:
     low, high, more = confidence_colours(torch.tensor([0.0, 2000.0, torch.inf])).tolist()
     assert low[0] > 2 * low[1]
-    assert high[1] > 2 * high[0]
+    assert high[2] > 2 * high[0]
     assert more == high

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from reference.posed_scene import PosedScene, make_scene
+from reference.progress_listener import Heard
 from torch import Tensor
 
 from acezero_gpu.geometry import cell_centres_px, matrix_from_se3
 from acezero_gpu.network import Head, HeadConfig, SceneMap
 from acezero_gpu.registration import Registration, RegistrationConfig, register_images
+from acezero_gpu.runtime.progress import listening
 
 ROWS, COLUMNS = 15, 20
 CELLS = ROWS * COLUMNS
@@ -73,18 +75,13 @@ def test_a_right_map_gives_right_poses(device):
 def test_rows_follow_the_images_that_were_asked_for(device):
     scene, features = scene_of(6, device)
     wanted = torch.tensor([4, 0, 5])
-    heard: list[tuple[int, int]] = []
-    found = register(
-        scene,
-        features,
-        RegistrationConfig(batch=2),
-        images=wanted,
-        progress=lambda done, total: heard.append((done, total)),
-    )
+    heard = Heard()
+    with listening(heard):
+        found = register(scene, features, RegistrationConfig(batch=2), images=wanted)
     torch.testing.assert_close(
         found.cam_from_world.double(), scene.cam_from_world[wanted], atol=2e-3, rtol=0, check_device=False
     )
-    assert heard == [(2, 3), (3, 3)]
+    assert heard.reports == [(2, 3, "images"), (3, 3, "images")]
 
 
 def test_batches_do_not_matter(device):
