@@ -20,7 +20,8 @@ Images = Annotated[
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results; made if absent.")]
 MapFile = Annotated[
-    Path, typer.Argument(metavar="MAP", help="A map_*.safetensors that an earlier run wrote.")
+    Path,
+    typer.Argument(metavar="MAP", help="A map*.safetensors of an earlier run, or its folder: the last map."),
 ]
 Estimate = Annotated[str, typer.Argument(metavar="POSES", help="The pose file to judge.")]
 Truth = Annotated[
@@ -35,17 +36,7 @@ FocalPx = Annotated[
         "--focal-px",
         min=1.0,
         help="Focal length in pixels of the image files.",
-        show_default="0.7 of the diagonal",
-        rich_help_panel=PICTURES,
-    ),
-]
-MapFocalPx = Annotated[
-    float | None,
-    typer.Option(
-        "--focal-px",
-        min=1.0,
-        help="Focal length in pixels of the image files.",
-        show_default="that of the pose file, else 0.7 of the diagonal",
+        show_default="that of the pose file or map, else 0.7 of the diagonal",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -85,6 +76,32 @@ Poses = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+StartPoses = Annotated[
+    str | None,
+    typer.Option(
+        "--poses",
+        help="Known poses of some images, to start from: folder or glob of 4x4 camera-to-world matrices, or a "
+        "pose file.",
+        rich_help_panel=PICTURES,
+    ),
+]
+FixPoses = Annotated[
+    bool,
+    typer.Option(
+        "--fix-poses",
+        help="Keep the known poses exactly as given; otherwise they are refined.",
+        rich_help_panel=PICTURES,
+    ),
+]
+SeedMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--seed-map",
+        help="Start from what this map registers: a map*.safetensors of an earlier run, or its folder.",
+        metavar="MAP",
+        rich_help_panel=PICTURES,
+    ),
+]
 AllowMissing = Annotated[
     bool,
     typer.Option("--allow-missing", help="Leave out images that have no pose.", rich_help_panel=PICTURES),
@@ -105,6 +122,15 @@ PoseRefinementWait = Annotated[
         min=0,
         help="Steps before the poses may move.",
         show_default="0",
+        rich_help_panel=PICTURES,
+    ),
+]
+MapRefineJoint = Annotated[
+    RefineJoint | None,
+    typer.Option(
+        "--refine-joint",
+        help="Whether poses, points and focal length are adjusted together before the map is trained (final, every).",
+        show_default="off",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -210,6 +236,14 @@ NoReport = Annotated[
 
 NoAlign = Annotated[
     bool, typer.Option("--no-align", help="Compare as they stand: both are in the same world already.")
+]
+AlignOn = Annotated[
+    Path | None,
+    typer.Option(
+        "--align-on",
+        help="Fit the alignment to this pose file of the same world, as that of the mapping images, and not to POSES.",
+        metavar="POSES",
+    ),
 ]
 NoScale = Annotated[bool, typer.Option("--no-scale", help="Align by rotation and translation alone.")]
 Threshold = Annotated[
