@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from acezero_gpu.cli.benchmark import benchmark
 from acezero_gpu.cli.dataset import dataset
 from acezero_gpu.cli.demo import demo
 from acezero_gpu.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ app.command("export")(export)
 app.command("import")(import_poses)
 app.command("dataset")(dataset)
 app.add_typer(experiment, name="experiment")
+app.add_typer(benchmark, name="benchmark")
 app.command("demo")(demo)
 app.command("video")(video)
 app.command("view")(view)

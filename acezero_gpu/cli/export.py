@@ -10,10 +10,11 @@ import torch
 from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError, as_input_error
+from acezero_gpu.cli.given import cells_of_run, settings_of_run
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import exported_points
 from acezero_gpu.cli.run_log import RunLog, verbosity
-from acezero_gpu.config import ReconstructionConfig, load_config, preset
+from acezero_gpu.config import ReconstructionConfig
 from acezero_gpu.data import ImageSet, PosedViews, load_grey
 from acezero_gpu.data.camera_frusta import confidence_colours, scene_extent
 from acezero_gpu.geometry import camera_centres
@@ -155,7 +156,7 @@ class _Exporter:
         write_cameras(
             self.out / "cameras.ply",
             self.scene.views.matrices * torch.cat([self._flip, torch.ones(1)]),
-            confidence_colours(self.scene.views.confidence * (4800 / self._cells)),
+            confidence_colours(self.scene.views.confidence * (4800 / cells_of_run(self.run, self.config))),
             size=self.camera_size or FRUSTUM_SHARE * 2 * scene_extent(centres),
             aspect=self.scene.width / self.scene.height,
             opening=self.scene.height / (2 * self.scene.focal_px),
@@ -182,7 +183,7 @@ class _Exporter:
     @cached_property
     def config(self) -> ReconstructionConfig:
         """The settings of the run."""
-        return load_config(RunFolder(self.run.path).config, preset("default"))
+        return settings_of_run(self.run)
 
     @cached_property
     def tracks(self) -> SavedTracks | None:
@@ -228,11 +229,6 @@ class _Exporter:
     def _flip(self) -> torch.Tensor:
         """The exported world's axes in those of the run."""
         return torch.tensor([1.0, -1.0, -1.0] if self.opengl else [1.0, 1.0, 1.0])
-
-    @property
-    def _cells(self) -> float:
-        """Prediction cells of an image: the most that its confidence can be."""
-        return self.run.min_confidence / self.config.loop.registration.min_inlier_share
 
     def _place_images(self, folder: Path) -> None:
         turned = place_images(folder, self.scene, copy=self.copy, progress=self._progress("images placed"))

@@ -9,9 +9,10 @@ import torch
 from acezero_gpu.cli.failure import as_input_error
 from acezero_gpu.cli.run_log import RunLog
 from acezero_gpu.cli.settings import Settings
+from acezero_gpu.config import ReconstructionConfig, load_config, preset
 from acezero_gpu.data import ImageSet, PosedViews
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import match_to_images, read_poses
+from acezero_gpu.io import FinishedRun, RunFolder, match_to_images, read_poses
 from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.network import SceneMap, make_encoder, packaged_encoder
 from acezero_gpu.runtime import InputError
@@ -26,6 +27,16 @@ def confidence_of_run(poses: Path) -> float:
         return float(json.loads((poses.parent / "summary.json").read_text())[REGISTERED_FROM])
     except (OSError, ValueError, KeyError, TypeError):
         return 1.0
+
+
+def settings_of_run(run: FinishedRun) -> ReconstructionConfig:
+    """The settings that a run was made with."""
+    return load_config(RunFolder(run.path).config, preset("default"))
+
+
+def cells_of_run(run: FinishedRun, config: ReconstructionConfig) -> float:
+    """Prediction cells of an image: the most that its confidence can be (ACE0: 4800)."""
+    return run.min_confidence / config.loop.registration.min_inlier_share
 
 
 def read_given(poses: str, image_set: ImageSet, focal_px: float | None, *, allow_missing: bool) -> PosedViews:

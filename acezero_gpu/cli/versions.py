@@ -8,12 +8,12 @@ from pathlib import Path
 
 def package_version() -> str:
     """The installed version, or ``unknown`` when the package runs from a bare folder."""
-    return _version_of("acezero-gpu")
+    return version_of("acezero-gpu")
 
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that results depend on."""
-    packages = {name: _version_of(name) for name in ("torch", "kornia", "pypose")}
+    packages = {name: version_of(name) for name in ("torch", "kornia", "pypose")}
     return {"python": platform.python_version(), **packages, "acezero_gpu": package_version()}
 
 
@@ -31,7 +31,8 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _version_of(name: str) -> str:
+def version_of(name: str) -> str:
+    """Of an installed package, or ``unknown``."""
     try:
         return version(name)
     except PackageNotFoundError:

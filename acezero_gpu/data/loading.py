@@ -64,7 +64,7 @@ def load_grey(
     pixels = torch.empty((len(image_set), 1, height, width), dtype=torch.uint8)
 
     def load(row: int) -> None:
-        pixels[row, 0] = torch.from_numpy(_decode(image_set.paths[row], "L", (width, height)))
+        pixels[row, 0] = torch.from_numpy(decode_image(image_set.paths[row], "L", (width, height)))
 
     failed = _run_threads(load, len(image_set), workers)
     kept = image_set.without(failed, minimum)
@@ -81,7 +81,7 @@ def load_colours(
     colours = torch.zeros((len(paths), height, width, 3), dtype=torch.uint8)
 
     def load(row: int) -> None:
-        colours[row] = torch.from_numpy(_decode(paths[row], "RGB", size_px))
+        colours[row] = torch.from_numpy(decode_image(paths[row], "RGB", size_px))
 
     _run_threads(load, len(paths), workers)
     return colours
@@ -105,7 +105,7 @@ def _run_threads(load: Callable[[int], None], count: int, workers: int | None) -
     return {row: reason for row, reason in enumerate(reasons) if reason is not None}
 
 
-def _decode(path: Path, mode: str, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+def decode_image(path: Path, mode: str, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Pixels of the upright image at ``size_px``; Lanczos, whose kernel widens with the reduction."""
     with Image.open(path) as image:
         if image.format == "JPEG":

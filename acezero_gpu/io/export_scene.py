@@ -1,6 +1,7 @@
 """What every export is written from: the posed images of a run under the names that they get there."""
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os.path import commonpath
@@ -38,6 +39,15 @@ class ExportScene:
         """Of the image files as stored (``_original_px``), shared by all."""
         return float(self.views.focal_px[0])
 
+    def subset(self, rows: Sequence[int]) -> "ExportScene":
+        """The images at these positions, in this order."""
+        return replace(
+            self,
+            views=self.views.subset(rows),
+            file_names=tuple(self.file_names[row] for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+        )
+
     def images(self) -> tuple[Path, ...]:
         """All image files; ``InputError`` with what to do if some are gone, or have another size than they had."""
         found = tuple(path for path in self.sources if path is not None)
@@ -70,12 +80,10 @@ class ColouredPoints:
 def export_scene(run: FinishedRun, min_confidence: float) -> ExportScene:
     """The images of a run from this confidence on; there may be none."""
     keep = run.views.registered(min_confidence).nonzero()[:, 0].tolist()
-    views = run.views.subset(keep)
-    sources = tuple(run.image_paths[row] for row in keep)
-    names = exported_names(run.views.names)
     width, height = _image_size(run)
     k1, k2 = (float(value) for value in run.summary.get("radial", (0.0, 0.0)))
-    return ExportScene(views, tuple(names[row] for row in keep), sources, width, height, (k1, k2))
+    names = exported_names(run.views.names)
+    return ExportScene(run.views, names, run.image_paths, width, height, (k1, k2)).subset(keep)
 
 
 def tracks_of_scene(saved: SavedTracks, scene: ExportScene) -> SavedTracks:

@@ -11,18 +11,25 @@ from acezero_gpu.io.ply import write_points
 from acezero_gpu.runtime.atomic import write_atomically
 
 IMAGE_FOLDER = "images"
-_POINTS = "sparse_pc.ply"
+POINTS = "sparse_pc.ply"
+TRANSFORMS = "transforms.json"
 
 
 def write_nerfstudio(folder: Path, scene: ExportScene, cloud: ColouredPoints) -> None:
-    """``transforms.json`` and ``sparse_pc.ply``; the images are to lie in ``folder / IMAGE_FOLDER``.
+    """``transforms.json`` and ``sparse_pc.ply``; the images are to lie in ``folder / IMAGE_FOLDER``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_points(folder / POINTS, cloud.points, cloud.colours)
+    write_transforms(folder, transforms(scene, (scene.width, scene.height)) | {"ply_file_path": POINTS})
+
+
+def transforms(scene: ExportScene, size_px: tuple[int, int]) -> dict[str, object]:
+    """The camera and the frames of a ``transforms.json`` for the scene's images at this width and height.
 
     As Nerfstudio's documentation states it: ``transform_matrix`` maps camera to world, camera axes are OpenGL's (x
     right, y up, z backward), one OPENCV camera for all images, whose ``k1, k2`` mean what they mean here. The world
     is that of the run, for cameras and points alike; Nerfstudio turns and scales it as its own settings say.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_points(folder / _POINTS, cloud.points, cloud.colours)
+    width, height = size_px
     frames = []
     matrices = _camera_to_world(scene)
     for row, name in enumerate(scene.file_names):
@@ -34,22 +41,25 @@ def write_nerfstudio(folder: Path, scene: ExportScene, cloud: ColouredPoints) ->
             }
         )
     k1, k2 = scene.radial
-    content = {
+    return {
         "camera_model": "OPENCV",
-        "fl_x": scene.focal_px,
-        "fl_y": scene.focal_px,
-        "cx": scene.width / 2,
-        "cy": scene.height / 2,
-        "w": scene.width,
-        "h": scene.height,
+        "fl_x": scene.focal_px * width / scene.width,
+        "fl_y": scene.focal_px * height / scene.height,
+        "cx": width / 2,
+        "cy": height / 2,
+        "w": width,
+        "h": height,
         "k1": k1,
         "k2": k2,
         "p1": 0.0,
         "p2": 0.0,
-        "ply_file_path": _POINTS,
         "frames": frames,
     }
-    write_atomically(folder / "transforms.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_transforms(folder: Path, content: dict[str, object]) -> None:
+    """``transforms.json`` of a data set."""
+    write_atomically(folder / TRANSFORMS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _camera_to_world(scene: ExportScene) -> torch.Tensor:

@@ -95,6 +95,14 @@ FLAGS = {
         *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),
     ],
     "experiment run": ["file", *sorted(SHARED | {"--data", "--out"})],
+    "benchmark nvs": [
+        "run",
+        "out",
+        *sorted(
+            SHARED - {"--device", "--preset", "--set"} | {"--images", "--method", "--split", "--convert-only"}
+        ),
+    ],
+    "benchmark show": ["folders"],
 }
 
 
