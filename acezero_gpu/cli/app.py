@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from acezero_gpu.cli.dataset import dataset
 from acezero_gpu.cli.demo import demo
 from acezero_gpu.cli.evaluate import evaluate
+from acezero_gpu.cli.experiment import experiment
 from acezero_gpu.cli.export import export
 from acezero_gpu.cli.failure import sentence_and_code
 from acezero_gpu.cli.frames import frames
@@ -37,6 +39,8 @@ app.command("report")(report)
 app.command("frames")(frames)
 app.command("export")(export)
 app.command("import")(import_poses)
+app.command("dataset")(dataset)
+app.add_typer(experiment, name="experiment")
 app.command("demo")(demo)
 app.command("video")(video)
 app.command("view")(view)

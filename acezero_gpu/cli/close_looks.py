@@ -118,7 +118,7 @@ def _look_at(
 def _look(title: str, seen: _Seen, threshold_px: float) -> CloseLook:
     figures = (
         (
-            "How far the map’s scene coordinates project from their cells.",
+            "How far scene coordinates project from their cells, in pixels of the image that the map was made at.",
             plot_reprojection_error(seen.picture, seen.error_px, max_px=threshold_px),
         ),
         ("Cells that count for the pose.", plot_inliers(seen.picture, seen.error_px, threshold_px)),

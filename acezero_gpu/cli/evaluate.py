@@ -12,7 +12,8 @@ import torch
 from rich.table import Table
 
 from acezero_gpu.cli import options as opt
-from acezero_gpu.cli.failure import as_input_error
+from acezero_gpu.cli.failure import RunFailedError, as_input_error
+from acezero_gpu.cli.given import confidence_of_run
 from acezero_gpu.cli.output import say, show
 from acezero_gpu.data import PosedViews
 from acezero_gpu.data.image_set import files_of
@@ -20,13 +21,13 @@ from acezero_gpu.evaluation import (
     AlignmentConfig,
     EvaluationConfig,
     PoseReport,
+    TrajectoryAlignment,
     evaluate_poses,
     report_table,
 )
 from acezero_gpu.geometry import camera_centres, rotation_angle_deg
 from acezero_gpu.io import read_pose_file, read_poses
 from acezero_gpu.io.pose_file import POSE_SUFFIXES
-from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.runtime import InputError
 
 _NUMBER = r"[0-9.]+(?:[eE][+-]?[0-9]+)?"
@@ -41,27 +42,30 @@ def evaluate(
     truth: opt.Truth,
     no_align: opt.NoAlign = False,
     no_scale: opt.NoScale = False,
+    align_on: opt.AlignOn = None,
     threshold: opt.Threshold = None,
     truth_focal_px: opt.TruthFocalPx = None,
     min_confidence: opt.MinConfidence = None,
     json_: opt.Json = False,
 ) -> None:
     """Errors of estimated poses against true ones, after one similarity alignment."""
-    enough = _confidence_of_run(Path(poses)) if min_confidence is None else min_confidence
+    enough = confidence_of_run(Path(poses)) if min_confidence is None else min_confidence
     config = evaluation_config(threshold, min_confidence=enough, with_scale=not no_scale)
-    judged = judge(read_pose_file(poses), truth, config, truth_focal_px, aligned=not no_align)
+    if no_align and align_on is not None:
+        raise InputError("--align-on and --no-align: give one of them.")
+    alignment = None
+    if align_on is not None:
+        others = replace(config, min_confidence=confidence_of_run(align_on))
+        alignment = judge(read_pose_file(align_on), truth, others).report.alignment
+        if not alignment.status.trustworthy:
+            raise RunFailedError(f"{align_on}: cannot be aligned with the truth ({alignment.status.value}).")
+    judged = judge(
+        read_pose_file(poses), truth, config, truth_focal_px, aligned=not no_align, alignment=alignment
+    )
     if json_:
         say(json.dumps(judged.figures(), ensure_ascii=False))
     else:
         show(judged.table())
-
-
-def _confidence_of_run(poses: Path) -> float:
-    """From which confidence the run that wrote the file calls an image registered; 1 if it does not say."""
-    try:
-        return float(json.loads((poses.parent / "summary.json").read_text())[REGISTERED_FROM])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1.0
 
 
 def evaluation_config(
@@ -146,8 +150,12 @@ def judge(
     truth_focal_px: float | None = None,
     *,
     aligned: bool = True,
+    alignment: TrajectoryAlignment | None = None,
 ) -> Judgement:
-    """The estimate against the true poses of its images; an image without a true pose is left out."""
+    """The estimate against the true poses of its images; an image without a true pose is left out.
+
+    ``alignment``: one that was found on other images, to apply instead of one fitted to these.
+    """
     is_file = Path(truth_spec).is_file()
     focal = truth_focal_px if truth_focal_px is not None or is_file else math.nan
     truth = read_poses(truth_spec, estimate.names, focal, allow_missing=True)
@@ -157,7 +165,9 @@ def judge(
     listed = len(read_pose_file(truth_spec).names if is_file else files_of(truth_spec, POSE_SUFFIXES))
     truth = truth.subset(known.nonzero()[:, 0].tolist())
     with as_input_error():
-        report = evaluate_poses(estimate, truth, config, torch.Generator().manual_seed(0))
+        report = evaluate_poses(
+            estimate, truth, config, torch.Generator().manual_seed(0), alignment=alignment
+        )
     if not aligned:
         report = _as_they_stand(report, estimate, truth)
     return Judgement(report, aligned, max(0, listed - len(truth.names)))

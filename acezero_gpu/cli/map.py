@@ -6,25 +6,29 @@ from pathlib import Path
 import torch
 
 from acezero_gpu.cli import options as opt
+from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.given import given_of, read_given, shared_focal_px
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
-from acezero_gpu.data import ImageSet, PosedViews, resolve_images
-from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.io import read_poses, write_pose_file
+from acezero_gpu.data import resolve_images
+from acezero_gpu.io import write_pose_file
 from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress, train_map
 from acezero_gpu.network import SceneMap
-from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.reconstruction import ImageBank, ReconstructionState
 from acezero_gpu.reconstruction.plan import mapping_work
-from acezero_gpu.reconstruction.state import to_posed_views
-from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.reconstruction.rounds import Loop, adjusted
+from acezero_gpu.reconstruction.state import posed_state, to_posed_views
+from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.progress import expect
 
-MAP_DEFAULTS = {"loop.training.poses.name": "none", "loop.training.loss.name": "dyntanh"}
+MAP_DEFAULTS = {
+    "loop.training.poses.name": "none",
+    "loop.joint.when": "off",
+    "loop.training.loss.name": "dyntanh",
+}
 """Given poses are taken to be right unless the user says otherwise; the loss is that of a last round."""
-FOCAL_SPREAD = 0.01
-"""Given focal lengths that differ by a larger share than this deserve a warning."""
 
 
 def map_(
@@ -34,7 +38,8 @@ def map_(
     allow_missing: opt.AllowMissing = False,
     pose_refinement: opt.PoseRefinementName = None,
     pose_refinement_wait: opt.PoseRefinementWait = None,
-    focal_px: opt.MapFocalPx = None,
+    refine_joint: opt.MapRefineJoint = None,
+    focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
@@ -55,6 +60,7 @@ def map_(
         "bank.buffer.device": buffer_device,
         "loop.training.poses.name": pose_refinement,
         "loop.training.poses.wait": pose_refinement_wait,
+        "loop.joint.when": refine_joint,
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_, command_defaults=MAP_DEFAULTS)
@@ -75,61 +81,41 @@ def map_folder(
 ) -> str:
     """Load, train one map, save; the line to end with."""
     image_set = resolve_images(images)
-    _read_given(poses, image_set, focal_px, allow_missing)  # wrong files are told before the folder is made
+    given = read_given(poses, image_set, focal_px, allow_missing=allow_missing)
     command: list[str | Path] = ["map", images, out, "--poses", poses]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--allow-missing"] if allow_missing else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
-    bank = run.load_bank(image_set, keypoints=False)
-    given = _read_given(poses, bank.images.image_set, focal_px, allow_missing, log)
-    frames = (given.confidence > 0).nonzero()[:, 0]
-    focal = given.focal_px[frames]
-    if float(focal.max() / focal.min()) > 1 + FOCAL_SPREAD:
-        log.warn(
-            f"{poses}: focal lengths from {float(focal.min()):.1f} to {float(focal.max()):.1f} px; one "
-            "camera is assumed, their median is taken."
-        )
-    mapped = _train(
-        run, bank, frames, given.matrices[frames].to(bank.device), bank.camera(float(focal.median()))
-    )
-    return _save(run, bank, frames, mapped)
+    adjusts = settings.config.loop.joint.when != "off"
+    bank = run.load_bank(image_set, keypoints=adjusts)
+    given = given_of(given, bank.images.image_set)
+    camera = bank.camera(shared_focal_px(given, poses, focal_px, log))
+    state = posed_state(bank, given.matrices, given.confidence > 0, camera)
+    if adjusts:
+        loop = Loop(bank, settings.config.loop, settings.config.seed, run.timer, log.line)
+        state = adjusted(loop, state, True, 0)
+        if not bool(state.registered.any()):
+            raise RunFailedError(
+                f"{poses}: keypoints contradict all poses; give better ones, or no --refine-joint."
+            )
+    return _save(run, bank, state, _train(run, bank, state))
 
 
-def _read_given(
-    poses: str, image_set: ImageSet, focal_px: float | None, allow_missing: bool, log: RunLog | None = None
-) -> PosedViews:
-    """The given poses by image. Matrices bring no focal length: it is guessed then, with a warning."""
-    focal = focal_px
-    if focal is None and not Path(poses).is_file():
-        focal = float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0])
-        if log is not None:
-            log.warn(f"no --focal-px: starting from a guess of {focal:.1f} px, 0.7 of the image diagonal.")
-    given = read_poses(poses, image_set.names, focal, allow_missing=allow_missing)
-    lost = (given.confidence <= 0).nonzero()[:, 0]
-    if len(lost) and not allow_missing:
-        raise InputError(
-            f"{poses}: image {given.names[int(lost[0])]} has no valid pose there; leave the image out, "
-            "or give --allow-missing."
-        )
-    if len(lost) == len(given.names):
-        raise InputError(f"{poses}: none of the {len(lost)} images has a valid pose there.")
-    return given
-
-
-def _train(
-    run: Run, bank: ImageBank, frames: torch.Tensor, cam_from_world: torch.Tensor, camera: PinholeCamera
-) -> MappingResult:
+def _train(run: Run, bank: ImageBank, state: ReconstructionState) -> MappingResult:
     config = run.settings.config
     loop = config.loop
+    frames = state.registered.nonzero()[:, 0]
     expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
     with run.timer.stage("buffer"):
-        bank.fill_buffer(frames)
+        bank.fill_buffer(frames.cpu())
+    refines_focal = not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
     training = replace(
         loop.training,
         schedule=loop.final_schedule,
-        calibration=replace(loop.training.calibration, refine=not loop.fix_focal),
+        calibration=replace(loop.training.calibration, refine=refines_focal),
     ).scaled(bank.pixel_scale)
-    table = FrameTable(frames.to(bank.device), cam_from_world, camera)
+    radial = state.radial if bool(state.radial.any()) else None  # a lens without distortion costs nothing
+    table = FrameTable(frames, state.cam_from_world[frames], state.camera, radial)
 
     def report(entry: TrainingProgress) -> None:
         run.log.line(
@@ -147,28 +133,30 @@ def _train(
         )
 
 
-def _save(run: Run, bank: ImageBank, frames: torch.Tensor, mapped: MappingResult) -> str:
+def _save(run: Run, bank: ImageBank, state: ReconstructionState, mapped: MappingResult) -> str:
     shortest = min(bank.height, bank.width)
     focal = float(mapped.camera.focal_px.mean())
     path = run.folder.path / "map.safetensors"
-    SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest).save(path)
-    poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
-    confidence = torch.zeros(len(bank), device=bank.device)
-    rows = frames.to(bank.device)
-    poses[rows], confidence[rows] = mapped.cam_from_world, torch.inf
+    k1, k2 = state.radial.tolist()
+    SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest, (k1, k2)).save(path)
+    poses = state.cam_from_world.clone()
+    poses[state.registered] = mapped.cam_from_world
+    confidence = torch.where(state.registered, torch.inf, 0.0)
     write_pose_file(
         run.folder.path / "poses_mapped.txt", to_posed_views(bank, poses, confidence, mapped.camera)
     )
+    count = int(state.registered.sum())
     focal_original_px = bank.focal_original_px(mapped.camera)
     figures = {
-        "mapped": len(frames),
+        "mapped": count,
         "focal_px": round(focal_original_px, 3),
+        "radial": [round(k1, 6), round(k2, 6)],
         "iterations": mapped.iterations,
         "inlier_share": round(mapped.inlier_share, 4),
     }
     run.write_summary(bank.images.image_set, figures)
     line = (
-        f"mapped {len(frames)} of {len(bank)} images, {100 * mapped.inlier_share:.0f} % inliers, "
+        f"mapped {count} of {len(bank)} images, {100 * mapped.inlier_share:.0f} % inliers, "
         f"focal {focal_original_px:.1f} px, {run.log.seconds:.0f} s → {path}"
     )
     run.log.line(f" {line}")

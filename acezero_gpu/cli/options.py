@@ -20,14 +20,14 @@ Images = Annotated[
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results; made if absent.")]
 MapFile = Annotated[
-    Path, typer.Argument(metavar="MAP", help="A map_*.safetensors that an earlier run wrote.")
+    Path,
+    typer.Argument(metavar="MAP", help="A map*.safetensors of an earlier run, or its folder: the last map."),
 ]
 Estimate = Annotated[str, typer.Argument(metavar="POSES", help="The pose file to judge.")]
 Truth = Annotated[
     str,
     typer.Argument(metavar="TRUTH", help="Folder or glob of 4x4 camera-to-world matrices, or a pose file."),
 ]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The OUT of an earlier acezero reconstruct.")]
 DemoOut = Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for pictures and results.")]
 
 FocalPx = Annotated[
@@ -36,17 +36,7 @@ FocalPx = Annotated[
         "--focal-px",
         min=1.0,
         help="Focal length in pixels of the image files.",
-        show_default="0.7 of the diagonal",
-        rich_help_panel=PICTURES,
-    ),
-]
-MapFocalPx = Annotated[
-    float | None,
-    typer.Option(
-        "--focal-px",
-        min=1.0,
-        help="Focal length in pixels of the image files.",
-        show_default="that of the pose file, else 0.7 of the diagonal",
+        show_default="that of the pose file or map, else 0.7 of the diagonal",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -86,6 +76,32 @@ Poses = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+StartPoses = Annotated[
+    str | None,
+    typer.Option(
+        "--poses",
+        help="Known poses of some images, to start from: folder or glob of 4x4 camera-to-world matrices, or a "
+        "pose file.",
+        rich_help_panel=PICTURES,
+    ),
+]
+FixPoses = Annotated[
+    bool,
+    typer.Option(
+        "--fix-poses",
+        help="Keep the known poses exactly as given; otherwise they are refined.",
+        rich_help_panel=PICTURES,
+    ),
+]
+SeedMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--seed-map",
+        help="Start from what this map registers: a map*.safetensors of an earlier run, or its folder.",
+        metavar="MAP",
+        rich_help_panel=PICTURES,
+    ),
+]
 AllowMissing = Annotated[
     bool,
     typer.Option("--allow-missing", help="Leave out images that have no pose.", rich_help_panel=PICTURES),
@@ -106,6 +122,15 @@ PoseRefinementWait = Annotated[
         min=0,
         help="Steps before the poses may move.",
         show_default="0",
+        rich_help_panel=PICTURES,
+    ),
+]
+MapRefineJoint = Annotated[
+    RefineJoint | None,
+    typer.Option(
+        "--refine-joint",
+        help="Whether poses, points and focal length are adjusted together before the map is trained (final, every).",
+        show_default="off",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -200,14 +225,6 @@ MaxPoints = Annotated[
 ]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
-MovedImages = Annotated[
-    str | None,
-    typer.Option(
-        "--images",
-        metavar="FOLDER",
-        help="Folder or glob where the images lie now, if they were moved since the run.",
-    ),
-]
 ReportFile = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="The page to write.", show_default="RUN/report.html"),
@@ -219,6 +236,14 @@ NoReport = Annotated[
 
 NoAlign = Annotated[
     bool, typer.Option("--no-align", help="Compare as they stand: both are in the same world already.")
+]
+AlignOn = Annotated[
+    Path | None,
+    typer.Option(
+        "--align-on",
+        help="Fit the alignment to this pose file of the same world, as that of the mapping images, and not to POSES.",
+        metavar="POSES",
+    ),
 ]
 NoScale = Annotated[bool, typer.Option("--no-scale", help="Align by rotation and translation alone.")]
 Threshold = Annotated[

@@ -15,15 +15,17 @@ from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.cli.start import Start, given_poses, load_start, starting_camera
 from acezero_gpu.cli.video import film_of_run
-from acezero_gpu.data import DepthFiles, ImageSet, PosedViews, find_depth_files, resolve_images
+from acezero_gpu.data import PosedViews, find_depth_files, resolve_images
 from acezero_gpu.data.frame_selection import FrameSelection
 from acezero_gpu.data.point_tracks import track_colours
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.io import SavedTracks, write_history, write_points, write_pose_file, write_tracks
 from acezero_gpu.io.run_folder import REGISTERED_FROM
 from acezero_gpu.io.run_reader import rounds_of
-from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
+from acezero_gpu.network import SceneMap
+from acezero_gpu.reconstruction import GivenPoses, ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction import reconstruct as run_loop
 from acezero_gpu.reconstruction.history import RunHistory
 from acezero_gpu.runtime import InputError
@@ -58,6 +60,9 @@ def reconstruct(
     focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
     depth: opt.Depth = None,
+    poses: opt.StartPoses = None,
+    fix_poses: opt.FixPoses = False,
+    seed_map: opt.SeedMap = None,
     refine_joint: opt.RefineJointWhen = None,
     fps: exchange.Fps = None,
     every: exchange.Every = None,
@@ -97,7 +102,7 @@ def reconstruct(
                 settings,
                 log,
                 focal_px=focal_px,
-                depth=depth,
+                start=Start(depth, poses, fix_poses, seed_map),
                 frames=frames,
                 overwrite=overwrite,
                 film=video,
@@ -121,7 +126,7 @@ def reconstruct_folder(
     log: RunLog,
     *,
     focal_px: float | None = None,
-    depth: str | None = None,
+    start: Start = Start(),
     frames: FrameSelection | None = None,
     overwrite: bool = False,
     film: bool = False,
@@ -133,16 +138,17 @@ def reconstruct_folder(
     ``film`` adds one; ``report`` says that the caller will make one, which takes time.
     ``RunFailedError`` if no image is registered; what was made until then stays in the folder.
     """
-    if settings.config.loop.fix_focal and focal_px is None:
+    start.check()
+    if settings.config.loop.fix_focal and focal_px is None and start.poses is None and start.seed_map is None:
         raise InputError("--fix-focal: say with --focal-px at which value.")
     frames = frames or FrameSelection()
     video = named_video(images)
     image_set = resolve_images(images) if video is None else None
-    if image_set is not None:  # wrong files are told before the folder is made
-        _depth_files(depth, image_set)
+    # Wrong files are told before the folder is made; of a video no image is there yet.
+    loaded = None if image_set is None else load_start(start, image_set, settings, focal_px)
     command: list[str | Path] = ["reconstruct", images, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
-    command += ["--depth", depth] if depth else []
+    command += start.command()
     command += ["--video"] if film else []
     command += frames.flags() if video is not None else []
     run = Run.start(out, settings, log, command, overwrite=overwrite)
@@ -150,40 +156,55 @@ def reconstruct_folder(
         assert video is not None
         with run.timer.stage("frames"):
             image_set = resolve_images(frames_of_run(video, out, frames, log))
+    if loaded is None:
+        loaded = load_start(start, image_set, settings, focal_px)
+    if loaded.scene_map is not None:
+        run = run.with_bank_settings(shortest_side_px=loaded.scene_map.shortest_side_px)
     bank = run.load_bank(image_set, keypoints=True)
-    maps = _depth_files(depth, bank.images.image_set)
+    given = given_poses(loaded, bank.images.image_set, start.fix_poses)
+    camera = starting_camera(bank, start, loaded, focal_px, log)
     works = [Work("point cloud", PICTURE_S + POINTS_S * len(bank))]
     works += [Work("video", VIDEO_S, "frames")] if film else []
     works += [Work("report", REPORT_S)] if report else []
     run.log.afterwards(*works)
-    step = _run_loop(run, bank, _starting_camera(bank, focal_px), maps)
-    return _finish(run, bank, step, film)
+    step = _run_loop(run, bank, camera, start, given, loaded.scene_map)
+    return _finish(run, bank, step, given, film)
 
 
-def _starting_camera(bank: ImageBank, focal_px: float | None) -> PinholeCamera:
-    if focal_px is not None:
-        return bank.camera(focal_px)
-    image_set = bank.images.image_set
-    return bank.camera(float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0]))
-
-
-def _depth_files(depth: str | None, image_set: ImageSet) -> DepthFiles | None:
-    return None if depth is None else find_depth_files(depth, image_set.names)
+def _write_poses(path: Path, views: PosedViews, given: GivenPoses | None) -> None:
+    """Fixed poses are written with every digit that they came with."""
+    if given is not None and given.fixed:
+        views = given.into_views(views, torch.float64)
+    write_pose_file(path, views)
 
 
 def _run_loop(
-    run: Run, bank: ImageBank, camera: PinholeCamera, depth: DepthFiles | None
+    run: Run,
+    bank: ImageBank,
+    camera: PinholeCamera,
+    start: Start,
+    given: GivenPoses | None,
+    seed_map: SceneMap | None,
 ) -> ReconstructionStep:
     """All rounds, saved as they end; the last one."""
     config = run.settings.config
     step: ReconstructionStep | None = None
+    image_set = bank.images.image_set
     history = RunHistory.start(bank, config.loop)
     rounds = run_loop(
-        bank, camera, config.loop, depth=depth, seed=config.seed, timer=run.timer, log=run.log.line
+        bank,
+        camera,
+        config.loop,
+        depth=None if start.depth is None else find_depth_files(start.depth, image_set.names),
+        given=given,
+        seed_map=seed_map,
+        seed=config.seed,
+        timer=run.timer,
+        log=run.log.line,
     )
     for step in rounds:
-        write_pose_file(run.folder.poses_preliminary(step.index), step.preliminary)
-        write_pose_file(run.folder.poses(step.index), step.views)
+        _write_poses(run.folder.poses_preliminary(step.index), step.preliminary, given)
+        _write_poses(run.folder.poses(step.index), step.views, given)
         if step.scene_map is not None:
             step.scene_map.save(run.folder.map(step.index))
         history = history.after(step, run.timer.seconds)
@@ -198,12 +219,14 @@ def _run_loop(
     return step
 
 
-def _finish(run: Run, bank: ImageBank, step: ReconstructionStep, film: bool) -> Outcome:
+def _finish(
+    run: Run, bank: ImageBank, step: ReconstructionStep, given: GivenPoses | None, film: bool
+) -> Outcome:
     settings, folder = run.settings, run.folder
     cells = bank.grid[0] * bank.grid[1]
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
     assert step.scene_map is not None, "the final round trains a map"
-    write_pose_file(folder.poses_final, step.views)
+    _write_poses(folder.poses_final, step.views, given)
     tracked = _write_tracks(run, bank, step)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)

@@ -1,12 +1,12 @@
 """``acezero register``: poses of photographs in a map that exists."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from acezero_gpu.cli import options as opt
-from acezero_gpu.cli.failure import RunFailedError, as_input_error
+from acezero_gpu.cli.failure import RunFailedError
+from acezero_gpu.cli.given import load_map
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
@@ -14,11 +14,10 @@ from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.io.run_folder import REGISTERED_FROM
-from acezero_gpu.network import SceneMap, make_encoder, packaged_encoder
 from acezero_gpu.reconstruction.plan import registration_work
 from acezero_gpu.reconstruction.state import to_posed_views
 from acezero_gpu.registration import register_images
-from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.progress import expect
 
 
@@ -62,7 +61,7 @@ def register_folder(
 
     Unless the encoder was given, a map of another encoder of the package is taken with that one.
     """
-    scene_map, settings = _load_map(map_file, settings, encoder_given)
+    scene_map, settings = load_map(map_file, settings, encoder_given)
     image_set = resolve_images(images, minimum=1)
     command: list[str | Path] = ["register", images, map_file, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
@@ -106,24 +105,3 @@ def register_folder(
     line = f"registered {count} of {len(bank)} images, focal {focal:.1f} px, {log.seconds:.0f} s → {path}"
     log.line(f" {line}")
     return line
-
-
-def _load_map(map_file: Path, settings: Settings, encoder_given: bool) -> tuple[SceneMap, Settings]:
-    """The map and the settings with its encoder.
-
-    ``InputError`` if there is no map in the file, or one that the given encoder's features mean nothing to.
-    """
-    if not map_file.is_file():
-        raise InputError(f"{map_file}: no such file; give a map_*.safetensors that an earlier run wrote.")
-    with as_input_error():
-        scene_map = SceneMap.load(map_file, settings.device)
-        encoder = make_encoder(settings.config.encoder, settings.device)
-    if scene_map.encoder_identifier == encoder.identifier:
-        return scene_map, settings
-    name = None if encoder_given else packaged_encoder(scene_map.encoder_identifier)
-    if name is not None:
-        return scene_map, replace(settings, config=replace(settings.config, encoder=name))
-    raise InputError(
-        f"{map_file}: was made with the encoder {scene_map.encoder_identifier}, but this run has "
-        f"{encoder.identifier}; give the same --encoder as for the map."
-    )

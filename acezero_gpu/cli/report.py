@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError, as_input_error, sentence_and_code
 from acezero_gpu.cli.output import say
@@ -16,8 +17,8 @@ from acezero_gpu.viz.report import write_report
 
 
 def report(
-    run: opt.RunDir,
-    images: opt.MovedImages = None,
+    run: exchange.RunDir,
+    images: exchange.MovedImages = None,
     out: opt.ReportFile = None,
     device: opt.Device = "auto",
 ) -> None:

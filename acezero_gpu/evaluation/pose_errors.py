@@ -51,7 +51,7 @@ class PoseReport:
     focal_ratio: Float[Tensor, " n"]
     """Estimated over true focal length; NaN for an image that failed."""
     alignment: TrajectoryAlignment
-    """The similarity that was applied, its inliers, and what it rests on."""
+    """The similarity that was applied, its inliers (of the images that it was fitted to), and what it rests on."""
     pairs: PairwiseErrors
     """Errors of relative poses over all pairs of true images."""
     without_truth: int
@@ -123,8 +123,12 @@ def evaluate_poses(
     truth: PosedViews,
     config: EvaluationConfig = EvaluationConfig(),
     generator: torch.Generator | None = None,
+    *,
+    alignment: TrajectoryAlignment | None = None,
 ) -> PoseReport:
     """Errors of the estimated poses of all images that have a true pose.
+
+    ``alignment``, found on other images of the same worlds, is applied as it is; otherwise one is fitted here.
 
     Images are matched by name. A true image that the estimate lacks, or that it holds with less than
     ``min_confidence``, counts as failed: its errors are infinite and every pair with it has failed. Raises
@@ -143,7 +147,8 @@ def evaluate_poses(
     confidence = estimate.confidence[index].to(device)
     registered = found & (confidence >= config.min_confidence) & poses.isfinite().flatten(1).all(-1)
 
-    alignment = align_trajectory(poses, true_poses, registered, config.alignment, generator)
+    if alignment is None:
+        alignment = align_trajectory(poses, true_poses, registered, config.alignment, generator)
     rotation, translation = _aligned_errors(poses, true_poses, registered, alignment)
     ratio = estimate.focal_px[index].to(device).double() / truth.focal_px.double()
     return PoseReport(

@@ -26,6 +26,9 @@ from acezero_gpu.runtime.atomic import write_atomically
 
 QUATERNION_NORM_TOLERANCE = 1e-2
 """A quaternion whose norm is further from 1 than this is taken for an error in the file, not for rounding."""
+NORM_ROUNDING = 1e-14
+"""A norm this near to 1 is rounding of double precision; to divide by it would change the last digits, and a file that
+is read and written again would not stay as it is."""
 RIGID_TOLERANCE = 1e-2
 """The largest entry of ``R Rᵀ - I`` that passes for rounding in a matrix file."""
 
@@ -68,7 +71,9 @@ def read_pose_file(path: str | Path, *, dtype: torch.dtype = torch.float32) -> P
             raise InputError(f"{path}:{number}: {name} has a pose already; remove one of the two lines.")
         rows[name] = values
     table = torch.tensor(list(rows.values()), dtype=torch.float64).reshape(-1, 9)
-    quaternion = torch.nn.functional.normalize(table[:, [1, 2, 3, 0]], dim=-1)
+    quaternion = table[:, [1, 2, 3, 0]]
+    norm = quaternion.norm(dim=-1, keepdim=True)
+    quaternion = torch.where((norm - 1).abs() > NORM_ROUNDING, quaternion / norm, quaternion)
     pose = pp.SE3(torch.cat([table[:, 4:7], quaternion], dim=-1).to(dtype))
     return PosedViews(tuple(rows), pose, table[:, 7].to(dtype), table[:, 8].to(dtype))
 

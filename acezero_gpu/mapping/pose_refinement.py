@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from acezero_gpu.geometry import compose, invert, orthonormalise, retract
@@ -40,20 +40,25 @@ class PoseTable(nn.Module):
     """Poses of all frames; ``forward()`` gives the current ones: ``motion ∘ learnt(initial)``.
 
     ``motion`` is what re-estimation has found for each frame, a rigid motion in its camera frame. It is absent until
-    ``move_to`` is called, and the poses are then what learning alone makes of the given ones.
+    ``move_to`` is called, and the poses are then what learning alone makes of the given ones. Frames that are
+    ``fixed`` keep the initial pose whatever is learnt or found.
     """
 
     initial: Tensor
     motion: Tensor | None
+    fixed: Tensor | None
 
     def __init__(self, initial: Float[Tensor, "v 3 4"]) -> None:
         super().__init__()
         self.register_buffer("initial", initial.detach().clone())
         self.register_buffer("motion", None)
+        self.register_buffer("fixed", None)
 
     def forward(self) -> Float[Tensor, "v 3 4"]:
-        learnt = self.learnt()
-        return learnt if self.motion is None else compose(self.motion, learnt)
+        moved = self.learnt()
+        if self.motion is not None:
+            moved = compose(self.motion, moved)
+        return moved if self.fixed is None else torch.where(self.fixed[:, None, None], self.initial, moved)
 
     def learnt(self) -> Float[Tensor, "v 3 4"]:
         """The given poses with the corrections that follow the gradient."""
@@ -116,10 +121,18 @@ class MlpPoseTable(PoseTable):
         return torch.cat([orthonormalise(moved[..., :3]), moved[..., 3:]], dim=-1)
 
 
-def make_pose_table(initial: Float[Tensor, "v 3 4"], config: PoseRefinementConfig) -> PoseTable:
-    """The table that ``config`` names."""
+def make_pose_table(
+    initial: Float[Tensor, "v 3 4"],
+    config: PoseRefinementConfig,
+    fixed: Bool[Tensor, " v"] | None = None,
+) -> PoseTable:
+    """The table that ``config`` names; poses of ``fixed`` frames stay as they are."""
+    table: PoseTable
     if config.name in ("mlp", "mlp+lm"):
-        return MlpPoseTable(initial, zero_initialised=config.zero_initialised)
-    if config.name == "naive":
-        return NaivePoseTable(initial)
-    return PoseTable(initial)
+        table = MlpPoseTable(initial, zero_initialised=config.zero_initialised)
+    elif config.name == "naive":
+        table = NaivePoseTable(initial)
+    else:
+        table = PoseTable(initial)
+    table.fixed = fixed
+    return table

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, camera_centres, undistort_pixels
@@ -67,6 +67,8 @@ class FrameTable:
     """Depths on a coarse grid over the network image, 0 where unknown; they supervise a round without a map."""
     image_size: tuple[int, int] = (0, 0)
     """Height and width of the network image, needed with ``depth_targets``."""
+    fixed: Bool[Tensor, " f"] | None = None
+    """Frames whose poses no refinement moves; none if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def train_map(
             if initial_head is None
             else copy.deepcopy(initial_head)
         )
-        poses = make_pose_table(table.cam_from_world, config.poses)
+        poses = make_pose_table(table.cam_from_world, config.poses, table.fixed)
     head = head.train().requires_grad_(True)
     focal = FocalScale(table.camera)
     trainer = _Trainer(buffer, table, config, head, poses, focal, generator, progress)

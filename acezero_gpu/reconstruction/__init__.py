@@ -1,5 +1,6 @@
 """The ACE0 loop in memory."""
 
+from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.image_bank import BankConfig, ImageBank
 from acezero_gpu.reconstruction.joint_refinement import JointRefinementConfig
 from acezero_gpu.reconstruction.loop_config import LoopConfig
@@ -10,6 +11,7 @@ from acezero_gpu.reconstruction.stopping import StoppingConfig
 
 __all__ = [
     "BankConfig",
+    "GivenPoses",
     "ImageBank",
     "JointRefinementConfig",
     "LoopConfig",

@@ -12,7 +12,7 @@ from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views,
 from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.growth import GrowthConfig, grow
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.matching import MatchStore, look_alike_pairs
+from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
 from acezero_gpu.reconstruction.pose_checks import PoseCheckConfig, check_poses
 from acezero_gpu.reconstruction.resection import PointMap
 from acezero_gpu.reconstruction.state import ReconstructionState
@@ -80,15 +80,17 @@ def adjust_registered(
     *,
     refine_focal: bool,
     generator: torch.Generator,
+    fixed: Bool[Tensor, " n"] | None = None,
 ) -> JointRefinement:
     """Bundle adjustment of the registered images, and of those that their keypoints add to them.
 
     An image that shares a place with others at another pose than theirs is contradicted: it loses its registration.
     Unregistered images are placed by resection against the adjusted points; as long as some join, this is repeated
-    with quick adjustments, and a thorough one ends it.
+    with quick adjustments, and a thorough one ends it. ``fixed`` images keep their poses and their registration, and
+    define the frame.
     """
     thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
-    refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator)
+    refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator, fixed)
     refined = refiner.thorough(refiner.grown_out(refiner.adjusted(state)), thorough)
     if not bool(refined.state.registered.all()):
         # The thorough adjustment has moved the others, and may have brought contradictions to light.
@@ -116,6 +118,7 @@ class _Refiner:
     config: JointRefinementConfig
     quick: JointConfig
     generator: torch.Generator
+    fixed: Bool[Tensor, " n"] | None
 
     def thorough(self, refined: JointRefinement, joint_config: JointConfig) -> JointRefinement:
         """The registered images adjusted together, also by matches with those that see the same place."""
@@ -154,6 +157,7 @@ class _Refiner:
             replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
             pixel_scale=bank.pixel_scale,
             radial=state.radial,
+            fixed_views=None if self.fixed is None else self.fixed[views],
         )
         check = check_poses(
             graph,
@@ -167,10 +171,19 @@ class _Refiner:
             pixel_scale=bank.pixel_scale,
             generator=self.generator,
         )
-        held = (joint.observations_per_view >= config.min_observations) & ~check.contradicted
-        joint = _in_frame_of(joint, state.cam_from_world[views], held)
-        state = _with_adjusted(state, joint, views, held, check.contradicted)
-        return JointRefinement(state, joint, views, 0, int(check.contradicted.sum()), check.part)
+        contradicted = check.contradicted
+        held = (joint.observations_per_view >= config.min_observations) & ~contradicted
+        if self.fixed is None:
+            joint = _in_frame_of(joint, state.cam_from_world[views], held)
+        else:
+            stays = self.fixed[views]
+            held, contradicted = held | stays, contradicted & ~stays
+            given = state.cam_from_world[views]
+            joint = replace(
+                joint, cam_from_world=torch.where(stays[:, None, None], given, joint.cam_from_world)
+            )
+        state = _with_adjusted(state, joint, views, held, contradicted)
+        return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
 
     def grown_out(self, refined: JointRefinement) -> JointRefinement:
         """With all images that can be placed, quickly adjusted; by points without parallax when nothing else helps."""
@@ -288,14 +301,3 @@ def _camera_tripods(cam_from_world: Float[Tensor, "v 3 4"], lever: Tensor) -> Fl
     """Each camera's centre and the ends of its axes, in world coordinates."""
     centres = camera_centres(cam_from_world)[:, None]
     return torch.cat([centres, centres + lever * cam_from_world[..., :3]], dim=1).flatten(0, 1)
-
-
-def partner_pairs(bank: ImageBank, registered: Bool[Tensor, " n"], partners: int) -> Int[Tensor, "p 2"]:
-    """The pairs of registered images that are matched at all; each pair once, smaller index first.
-
-    Every image has ``partners`` look-alikes among all images, whatever is registered: no pair is matched that will
-    not serve to the end, and their number is linear in that of the images.
-    """
-    pairs = look_alike_pairs(bank.similarity(), partners)
-    allowed = registered.cpu()
-    return pairs[allowed[pairs].all(-1)]

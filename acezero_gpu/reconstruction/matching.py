@@ -1,7 +1,7 @@
 """Which image pairs are matched, and their matches, each found once and kept."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.match_graph import PairMatches
@@ -110,3 +110,14 @@ def look_alike_pairs(similarity: Float[Tensor, "n n"], count: int) -> Int[Tensor
         found = neighbours(similarity, image, everything, count)
         rows.append(torch.stack([torch.full_like(found, image), found], dim=-1))
     return torch.cat(rows).sort(dim=1).values.unique(dim=0)
+
+
+def partner_pairs(bank: ImageBank, registered: Bool[Tensor, " n"], partners: int) -> Int[Tensor, "p 2"]:
+    """The pairs of registered images that are matched at all; each pair once, smaller index first.
+
+    Every image has ``partners`` look-alikes among all images, whatever is registered: no pair is matched that will
+    not serve to the end, and their number is linear in that of the images.
+    """
+    pairs = look_alike_pairs(bank.similarity(), partners)
+    allowed = registered.cpu()
+    return pairs[allowed[pairs].all(-1)]

@@ -9,6 +9,7 @@ from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import MappingResult
 from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.rounds import (
@@ -18,7 +19,7 @@ from acezero_gpu.reconstruction.rounds import (
     refining_round,
     with_consistent_confidence,
 )
-from acezero_gpu.reconstruction.seed_round import find_starts, grown_round, mapped_round
+from acezero_gpu.reconstruction.seed_round import find_starts, grown_round, mapped_round, round_of_map
 from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import should_stop
 from acezero_gpu.runtime import StageTimer
@@ -30,25 +31,34 @@ def reconstruct(
     config: LoopConfig,
     *,
     depth: DepthSource | None = None,
+    given: GivenPoses | None = None,
+    seed_map: SceneMap | None = None,
     seed: int = 0,
     timer: StageTimer | None = None,
     log: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[ReconstructionStep]:
     """Poses, focal length and a map from images alone (ACE0's algorithm); yields after every round.
 
-    ``camera`` (in pixels of the network image) is the starting guess; ``depth``, if given, replaces
-    two-view geometry at the seeds. Raises ``ReconstructionError`` when no two
-    images give a start.
+    ``camera`` (in pixels of the network image) is the starting guess. At most one of ``depth``, ``given`` and
+    ``seed_map`` replaces two-view geometry at the start: depth maps of seed images, poses of some images, or a map
+    that an earlier run made. Raises ``ReconstructionError`` when there is no start: no two images that give one, or
+    no image that the map registers.
     """
-    loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log, depth)
+    if sum(source is not None for source in (depth, given, seed_map)) > 1:
+        raise ValueError("A reconstruction starts from depth maps, from given poses or from a map: give one.")
+    loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log, depth, given)
     adjust = config.joint.when == "every"
-    starts = find_starts(loop, camera)
-    grown = grown_round(loop, starts[0]) if config.grow_first and adjust and depth is None else None
+    grown: tuple[ReconstructionStep, ReconstructionState] | None = None
     head: Head | None = None
-    if grown is not None:
-        step, state = grown
+    if seed_map is not None:
+        step, state, head = round_of_map(loop, seed_map, camera)
     else:
-        step, state, head = mapped_round(loop, starts)
+        starts = find_starts(loop, camera)
+        grown = grown_round(loop, starts[0]) if config.grow_first and adjust and depth is None else None
+        if grown is not None:
+            step, state = grown
+        else:
+            step, state, head = mapped_round(loop, starts)
     yield step
     best_share, iteration = state.share, 0
     while True:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from acezero_gpu.data.depth import DepthSource
+from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import (
     FrameTable,
@@ -19,6 +20,7 @@ from acezero_gpu.mapping import (
     train_map,
 )
 from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.held_tracks import held_tracks
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import adjust_registered
@@ -62,9 +64,12 @@ class Loop:
         timer: StageTimer,
         log: Callable[[str], None],
         depth: DepthSource | None = None,
+        given: GivenPoses | None = None,
     ) -> None:
         self.bank, self.config, self.seed, self.timer, self.log = bank, config, seed, timer, log
-        self.depth = depth
+        self.depth, self.given = depth, given
+        self.fixed = given.mask(len(bank)).to(bank.device) if given is not None and given.fixed else None
+        """Images whose poses nothing may move, where there are any."""
         self.matches = MatchStore(bank)
         self.overlaps = OverlapChecks(bank, self.matches, config.joint.check.overlap)
         self.everything = torch.arange(len(bank))
@@ -98,6 +103,7 @@ class Loop:
             radial,
             targets,
             (self.bank.height, self.bank.width),
+            None if self.fixed is None else self.fixed[frames.to(self.bank.device)],
         )
 
         def report(entry: TrainingProgress) -> None:
@@ -126,7 +132,7 @@ class Loop:
     def register(
         self, scene_map: SceneMap, camera: PinholeCamera, radial: Tensor, round_: Round
     ) -> ReconstructionState:
-        """Registers all images from scratch."""
+        """Registers all images from scratch, but for those whose poses are fixed."""
         config = self.config.registration
         with self.timer.stage("registration"):
             found = register_images(
@@ -140,12 +146,20 @@ class Loop:
                 radial=radial,
                 generator=random_stream(self.seed, "registration", round_.name, round_.index),
             )
-        return ReconstructionState.by_one_map(
+        state = ReconstructionState.by_one_map(
             found.cam_from_world,
             found.inlier_count.float(),
             found.registered(config),
             camera,
             radial,
+        )
+        if self.given is None or self.fixed is None:
+            return state
+        return replace(
+            state,
+            cam_from_world=self.given.put_into(state.cam_from_world),
+            registered=state.registered | self.fixed,
+            held=self.fixed,
         )
 
     def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
@@ -173,8 +187,8 @@ class Loop:
             round_.index,
             round_.name,
             scene_map,
-            to_posed_views(bank, poses, confidence, mapped.camera),
-            to_posed_views(bank, state.cam_from_world, state.inlier_count, state.camera),
+            self.output_views(poses, confidence, mapped.camera),
+            self.output_views(state.cam_from_world, state.inlier_count, state.camera),
             int(state.registered.sum()),
             state.registered_by_map,
             stop_reason,
@@ -182,6 +196,15 @@ class Loop:
             Placement.of(state),
             state.tracks,
         )
+
+    def output_views(
+        self, cam_from_world: Float[Tensor, "n 3 4"], confidence: Float[Tensor, " n"], camera: PinholeCamera
+    ) -> PosedViews:
+        """As a step gives them out; fixed poses as they came, not by way of a matrix."""
+        views = to_posed_views(self.bank, cam_from_world, confidence, camera)
+        if self.given is None or self.fixed is None:
+            return views
+        return self.given.into_views(views, views.cam_from_world.dtype)
 
 
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:
@@ -210,6 +233,7 @@ def adjusted(loop: Loop, state: ReconstructionState, wanted: bool, index: int) -
             state,
             loop.config.joint,
             refine_focal=not loop.config.fix_focal,
+            fixed=loop.fixed,
             generator=random_stream(loop.seed, "adjustment", index),
         )
     if loop.depth is not None:

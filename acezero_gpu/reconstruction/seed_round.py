@@ -6,18 +6,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment.joint import triangulate_views
 from acezero_gpu.data.depth import DepthSource
 from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.mapping import PoseRefinementConfig
-from acezero_gpu.network import Head
-from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted
-from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, propose_blocks
+from acezero_gpu.mapping import MappingResult, PoseRefinementConfig
+from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction.given_poses import GivenPoses
+from acezero_gpu.reconstruction.matching import partner_pairs
+from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted, with_consistent_confidence
+from acezero_gpu.reconstruction.seeds import SeedBlock, depth_targets, posed_views, propose_blocks
 from acezero_gpu.reconstruction.state import (
     Placement,
     ReconstructionError,
     ReconstructionState,
     ReconstructionStep,
-    to_posed_views,
+    posed_state,
 )
 from acezero_gpu.runtime import random_stream
 
@@ -41,14 +44,16 @@ class Start:
 def find_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
     """Starts, the best first: blocks found by two-view geometry, or, with depth maps, single images as in ACE0.
 
-    ``ReconstructionError`` if there is none.
+    Where poses are given, their images are the one start. ``ReconstructionError`` if there is none.
     """
     grows = loop.config.grow_first and loop.config.joint.when == "every" and loop.depth is None
     loop.begin("seed", 0, 0, maps_seeds=not grows)
     with loop.timer.stage("seeds"):
-        if loop.depth is None:
-            return _block_starts(loop, camera)
-        return _depth_starts(loop, camera, loop.depth)
+        if loop.given is not None:
+            return [_given_start(loop, camera, loop.given)]
+        if loop.depth is not None:
+            return _depth_starts(loop, camera, loop.depth)
+        return _block_starts(loop, camera)
 
 
 def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, ReconstructionState] | None:
@@ -62,14 +67,13 @@ def grown_round(loop: Loop, start: Start) -> tuple[ReconstructionStep, Reconstru
         f"seed of {start.description}: {joined} images join by keypoints, "
         f"{int(state.registered.sum())} of {len(loop.bank)} are registered"
     )
-    bank = loop.bank
     given = torch.where(before.registered, torch.inf, 0.0)
     step = ReconstructionStep(
         0,
         "seed",
         None,
-        to_posed_views(bank, before.cam_from_world, given, before.camera),
-        to_posed_views(bank, state.cam_from_world, state.inlier_count, state.camera),
+        loop.output_views(before.cam_from_world, given, before.camera),
+        loop.output_views(state.cam_from_world, state.inlier_count, state.camera),
         int(state.registered.sum()),
         0,
         None,
@@ -88,15 +92,56 @@ def mapped_round(loop: Loop, starts: list[Start]) -> tuple[ReconstructionStep, R
     return max(tried, key=lambda found: found[0].registered)
 
 
+def round_of_map(
+    loop: Loop, scene_map: SceneMap, camera: PinholeCamera
+) -> tuple[ReconstructionStep, ReconstructionState, Head]:
+    """What a map that exists registers, in place of a seed; its head is what the next round goes on from.
+
+    ``ReconstructionError`` if it registers no image.
+    """
+    radial = torch.tensor(scene_map.radial, device=loop.bank.device)
+    round_ = _seed(loop)
+    state = with_consistent_confidence(loop.register(scene_map, camera, radial, round_), loop)
+    loop.log(f"seed map: registers {state.registered_by_map} of {len(loop.bank)}")
+    if not bool(state.registered.any()):
+        raise ReconstructionError(
+            "The seed map registers none of the images; is it of the same place, and --focal-px right?"
+        )
+    nothing = replace(state, registered=torch.zeros_like(state.registered))
+    unchanged = MappingResult(scene_map.head, state.cam_from_world[:0], camera, 0, 0.0, ())
+    return loop.step(round_, nothing, unchanged, scene_map, state, None), state, scene_map.head
+
+
 def _start_state(loop: Loop, start: Start) -> ReconstructionState:
     bank = loop.bank
     poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
     poses[start.views] = start.cam_from_world
-    registered = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
-    registered[start.views] = True
-    nothing = torch.zeros(len(bank), device=bank.device)
-    state = ReconstructionState.by_one_map(poses, nothing, registered, start.camera, start.radial)
-    return replace(state, by_map=torch.zeros_like(registered), held=registered)
+    posed = torch.zeros(len(bank), dtype=torch.bool, device=bank.device)
+    posed[start.views] = True
+    return posed_state(bank, poses, posed, start.camera, start.radial)
+
+
+def _given_start(loop: Loop, camera: PinholeCamera, given: GivenPoses) -> Start:
+    """All images with given poses at once. Points that these agree on keep a young map from guessing depths."""
+    bank, seeds = loop.bank, loop.config.seeds
+    views = given.images.to(bank.device)
+    poses = given.matrices(torch.zeros((), device=bank.device))
+    posed = given.mask(len(bank))
+    found = triangulate_views(
+        loop.matches.between(partner_pairs(bank, posed, seeds.partners), views),
+        bank.keypoints(views).pixels[views],
+        posed_views(poses, camera),
+        replace(seeds.joint, max_error_px=seeds.resection_error_px),
+        pixel_scale=bank.pixel_scale,
+    )
+    return Start(
+        views,
+        poses,
+        camera,
+        torch.zeros(2, device=bank.device),
+        depth_targets(found, bank.height, bank.width, DEPTH_CELL_PX),
+        f"{len(views)} given poses, {len(found.points)} points",
+    )
 
 
 def _block_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
@@ -156,18 +201,22 @@ def _depth_starts(loop: Loop, camera: PinholeCamera, depth: DepthSource) -> list
 
 
 def _map_start(loop: Loop, start: Start) -> tuple[ReconstructionStep, ReconstructionState, Head]:
-    config = loop.config
-    round_ = Round(
-        "seed", 0, config.seed_schedule, PoseRefinementConfig(name="none"), False, config.training.loss.name
-    )
+    round_ = _seed(loop)
     mapped = loop.map(round_, start.views, start.cam_from_world, start.camera, targets=start.depths)
     scene_map = loop.scene_map(mapped, start.radial)
     by_map = loop.register(scene_map, mapped.camera, start.radial, round_)
-    state = _with_views(by_map, start)
+    state = with_consistent_confidence(_with_views(by_map, start), loop)
     mapped_state = _only_views(state, start)
     step = loop.step(round_, mapped_state, mapped, scene_map, state, None)
     loop.log(f"seed of {start.description}: its map registers {state.registered_by_map} of {len(loop.bank)}")
     return step, state, mapped.head
+
+
+def _seed(loop: Loop) -> Round:
+    config = loop.config
+    return Round(
+        "seed", 0, config.seed_schedule, PoseRefinementConfig(name="none"), False, config.training.loss.name
+    )
 
 
 def _with_views(state: ReconstructionState, start: Start) -> ReconstructionState:

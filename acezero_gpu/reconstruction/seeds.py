@@ -130,7 +130,7 @@ def _best_pair(
     views = pairs[best].to(bank.device)
     pose = matrix_from_se3(found.b_from_a)[best]
     poses = torch.stack([torch.eye(3, 4, device=bank.device, dtype=pose.dtype), pose])
-    block = adjusted_block(bank, matches, SeedBlock(views, _start(poses, camera)), config.joint)
+    block = adjusted_block(bank, matches, SeedBlock(views, posed_views(poses, camera)), config.joint)
     return block if len(block.joint.points) >= config.min_inliers else None
 
 
@@ -142,7 +142,8 @@ def _pair_scores(found: RelativePoseResult, config: SeedConfig) -> Float[Tensor,
     return torch.where(usable, inliers * parallax, 0.0)
 
 
-def _start(poses: Float[Tensor, "v 3 4"], camera: PinholeCamera) -> JointResult:
+def posed_views(poses: Float[Tensor, "v 3 4"], camera: PinholeCamera) -> JointResult:
+    """Views that no points are known of yet."""
     none = torch.zeros(0, dtype=torch.long, device=poses.device)
     radial = torch.zeros_like(camera.focal_px)
     return JointResult(poses, camera, radial, poses.new_zeros(0, 3), none, none, none, poses.new_zeros(0))

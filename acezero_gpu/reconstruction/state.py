@@ -1,6 +1,6 @@
 """What the loop knows after a step, and what it gives out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -145,3 +145,22 @@ def to_posed_views(
     return PosedViews(
         bank.images.image_set.names, se3_from_matrix(cam_from_world.cpu()), focal, confidence.float().cpu()
     )
+
+
+def posed_state(
+    bank: ImageBank,
+    cam_from_world: Float[Tensor, "n 3 4"],
+    posed: Bool[Tensor, " n"],
+    camera: PinholeCamera,
+    radial: Float[Tensor, " 2"] | None = None,
+) -> ReconstructionState:
+    """Images that have a pose although no map registered them; the lens is free of distortion if not said."""
+    device, posed = bank.device, posed.to(bank.device)
+    state = ReconstructionState.by_one_map(
+        cam_from_world.to(device, torch.float32),
+        torch.zeros(len(bank), device=device),
+        posed,
+        camera,
+        torch.zeros(2, device=device) if radial is None else radial,
+    )
+    return replace(state, by_map=torch.zeros_like(posed), held=posed)

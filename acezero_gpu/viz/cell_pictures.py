@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -30,19 +32,15 @@ def plot_reprojection_error(
     _show_image(axes, image, 0.7)
     errors = error_px.detach().cpu().float().clamp(0, max_px).nan_to_num(max_px)
     height, width = image.shape[:2]
-    shown = axes.imshow(
-        errors.numpy(),
-        cmap=ERROR_COLOURS,
-        vmin=0,
-        vmax=max_px,
-        alpha=0.6,
-        extent=(0, width, height, 0),
-        interpolation="nearest",
+    extent = (0, width, height, 0)
+    scale = Normalize(0, max_px)
+    axes.imshow(
+        errors.numpy(), cmap=ERROR_COLOURS, norm=scale, alpha=0.6, extent=extent, interpolation="nearest"
     )
-    bar = figure.colorbar(shown, ax=axes, orientation="horizontal", extend="max", fraction=0.05, pad=0.03)
+    # Not of the image itself: its colours are mixed with the photograph's.
+    colours = ScalarMappable(scale, ERROR_COLOURS)
+    bar = figure.colorbar(colours, ax=axes, orientation="horizontal", extend="max", fraction=0.05, pad=0.03)
     bar.set_label("reprojection error (px)")
-    assert bar.solids is not None, "the colours are filled"
-    bar.solids.set_alpha(1)
     return figure
 
 

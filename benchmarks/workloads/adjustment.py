@@ -17,8 +17,8 @@ from acezero_gpu.data import load_grey, resolve_images
 from acezero_gpu.geometry import camera_centres, fit_similarity, matrix_from_se3, retract
 from acezero_gpu.network import make_encoder
 from acezero_gpu.reconstruction import ImageBank, ReconstructionState
-from acezero_gpu.reconstruction.joint_refinement import adjust_registered, partner_pairs
-from acezero_gpu.reconstruction.matching import MatchStore
+from acezero_gpu.reconstruction.joint_refinement import adjust_registered
+from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 from acezero_gpu.runtime import InputError, random_stream
 from benchmarks.adjustment_cases import POSE_ERROR_DEG, POSE_ERROR_M, AdjustmentCase, room_case

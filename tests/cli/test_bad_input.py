@@ -190,7 +190,7 @@ def test_a_file_that_is_no_map(call: Call, photos: Path, tmp_path: Path) -> None
         (other, "not a map"),
         (text, "not a"),
         (tmp_path / "none", "no such file"),
-        (photos, "no such"),
+        (photos, "no map in this folder"),
     ):
         said = call("register", photos, path, tmp_path / "out")
         assert said.code == 2
@@ -272,3 +272,54 @@ def test_json_is_all_there_is_on_stdout(call: Call, tmp_path: Path) -> None:
     said = call("evaluate", poses, poses, "--json")
     assert said.code == 0
     assert json.loads(said.out)["registered"] == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--fix-poses"], "--fix-poses: say with --poses which ones."),
+        (
+            ["--poses", "a.txt", "--depth", "b"],
+            "--depth and --poses: a reconstruction starts from one of them",
+        ),
+        (["--poses", "a.txt", "--seed-map", "c"], "--poses and --seed-map: a reconstruction starts from one"),
+        (["--seed-map", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
+        (
+            ["--seed-map", "photos"],
+            "photos: no map in this folder; acezero reconstruct or acezero map makes one.",
+        ),
+        (["--poses", "one.txt"], "one.txt: one image alone has a pose there; give at least two"),
+        (["--poses", "none.txt"], "none.txt: none of the 3 images has a valid pose there."),
+    ],
+)
+def test_a_start_that_is_none(
+    call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], complaint: str
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    Path("one.txt").write_text(LINE.format(name="photo_1.png"))
+    Path("none.txt").write_text("photo_1.png 1 0 0 0 0 0 0 50 0\n")
+    said = call("reconstruct", "photos", "out", *flags)
+    assert said.code == 2
+    assert complaint in said.sentence
+    assert not Path("out").exists()
+
+
+def test_poses_that_the_run_did_not_register_are_no_start(
+    call: Call, photos: Path, tmp_path: Path, no_loop: list
+) -> None:
+    """What a run registered stands in its summary; the starting focal length is that of the file."""
+    run = tmp_path / "run"
+    run.mkdir()
+    lines = [
+        f"photo_{row}.png 1 0 0 0 {row} 0 0 77 {confidence}" for row, confidence in enumerate((9, 50, 60))
+    ]
+    (run / "poses_final.txt").write_text("\n".join(lines))
+    (run / "summary.json").write_text(json.dumps({"registered_means_confidence_from": 40}))
+    said = call(
+        "reconstruct", photos, tmp_path / "out", "--poses", run / "poses_final.txt", "--fix-poses", *SMALL
+    )
+    assert said.sentence == "No start was found; add images."
+    ((bank, camera, _config, others),) = no_loop
+    assert others["given"].images.tolist() == [1, 2]
+    assert others["given"].fixed
+    assert bank.focal_original_px(camera) == pytest.approx(77)

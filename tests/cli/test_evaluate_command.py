@@ -125,3 +125,32 @@ def test_the_table(call: Call, tmp_path: Path, truth: Path) -> None:
     assert said.code == 0
     for words in ("8 / 8", "within 5 cm and 5°", "100.0 %", "AUC@30"):
         assert words in said.out
+
+
+def test_an_alignment_of_other_images_is_applied_as_it_is(call: Call, truth: Path, tmp_path: Path) -> None:
+    """Two queries alone would hide their own error in an alignment of their own."""
+    world = moved(true_matrices(), scale=3.0, shift_m=5.0)
+    mapping = write(tmp_path / "mapping.txt", world)
+    lines = mapping.read_text().splitlines()
+    mapping.write_text("\n".join(lines[:6]) + "\n")
+    off = world.clone()
+    off[6:, 0, 3] += 3.0 * torch.tensor([0.2, -0.2], dtype=torch.float64)
+    queries = write(tmp_path / "queries.txt", off)
+    queries.write_text("\n".join(queries.read_text().splitlines()[6:]) + "\n")
+    found = figures(call, queries, truth, "--align-on", mapping, "--threshold", "5cm/5deg")
+    assert found["images"] == 2
+    assert found["median_translation"] == pytest.approx(0.2, abs=1e-4)
+    assert found["scale"] == pytest.approx(1 / 3, rel=1e-4)
+    alone = figures(call, queries, truth, "--threshold", "5cm/5deg")
+    assert alone["median_translation"] is None or alone["median_translation"] < 0.19
+    said = call("evaluate", queries, truth, "--align-on", mapping, "--no-align")
+    assert said.code == 2
+    assert "give one of them" in said.sentence
+
+
+def test_an_alignment_that_other_images_do_not_give(call: Call, truth: Path, tmp_path: Path) -> None:
+    queries = write(tmp_path / "queries.txt", true_matrices())
+    one = write(tmp_path / "one.txt", true_matrices()[:1])
+    said = call("evaluate", queries, truth, "--align-on", one)
+    assert said.code == 1
+    assert "cannot be aligned with the truth" in said.sentence

@@ -1,5 +1,7 @@
 """The commands and their flags are a promise: a change here is a change for every script that calls them."""
 
+from typing import Any
+
 import pytest
 import typer
 
@@ -16,12 +18,25 @@ FLAGS = {
     "reconstruct": [
         "images",
         "out",
-        *sorted(TRAINED | STRETCHES | {"--depth", "--refine-joint", "--no-report", "--video"}),
+        *sorted(
+            TRAINED
+            | STRETCHES
+            | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint", "--no-report", "--video"}
+        ),
     ],
     "map": [
         "images",
         "out",
-        *sorted(TRAINED | {"--poses", "--allow-missing", "--pose-refinement", "--pose-refinement-wait"}),
+        *sorted(
+            TRAINED
+            | {
+                "--poses",
+                "--allow-missing",
+                "--pose-refinement",
+                "--pose-refinement-wait",
+                "--refine-joint",
+            }
+        ),
     ],
     "register": [
         "images",
@@ -33,7 +48,15 @@ FLAGS = {
         "poses",
         "truth",
         *sorted(
-            {"--no-align", "--no-scale", "--threshold", "--truth-focal-px", "--min-confidence", "--json"}
+            {
+                "--no-align",
+                "--no-scale",
+                "--align-on",
+                "--threshold",
+                "--truth-focal-px",
+                "--min-confidence",
+                "--json",
+            }
         ),
     ],
     "report": ["run", *sorted({"--images", "--out", "--device"})],
@@ -59,6 +82,11 @@ FLAGS = {
         ),
     ],
     "import": ["format_", "model", "out", "--overwrite"],
+    "dataset": [
+        "name",
+        "folder",
+        *sorted({"--download", "--archive", "--quiet", "-q", "--verbose", "-v"}),
+    ],
     "demo": ["out", *sorted(SHARED)],
     "video": ["run", *sorted({"--images", "--device", "--quiet", "-q", "--verbose", "-v"})],
     "view": ["run", *sorted({"--images", "--host", "--port", "--max-points", "--no-browser"})],
@@ -66,18 +94,30 @@ FLAGS = {
         "out",
         *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),
     ],
+    "experiment run": ["file", *sorted(SHARED | {"--data", "--out"})],
 }
 
 
+def command_of(name: str) -> Any:
+    """The command of this name; a space stands between a group and its command."""
+    command = typer.main.get_command(app)
+    for part in name.split(" "):
+        command = command.commands[part]
+    return command
+
+
 def flags_of(name: str) -> list[str]:
-    command = typer.main.get_command(app).commands[name]
+    command = command_of(name)
     names = [option for parameter in command.params for option in parameter.opts]
     arguments = [option for option in names if not option.startswith("-")]
     return [*arguments, *sorted(option for option in names if option.startswith("-"))]
 
 
 def test_the_commands() -> None:
-    assert list(typer.main.get_command(app).commands) == list(FLAGS)
+    names = []
+    for name, command in typer.main.get_command(app).commands.items():
+        names += [f"{name} {part}" for part in command.commands] if hasattr(command, "commands") else [name]
+    assert names == list(FLAGS)
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -87,5 +127,5 @@ def test_the_flags(name: str) -> None:
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_every_flag_is_explained(name: str) -> None:
-    parameters = typer.main.get_command(app).commands[name].params
+    parameters = command_of(name).params
     assert [parameter.name for parameter in parameters if not parameter.help] == []

@@ -124,3 +124,15 @@ def test_corrections_go_on_learning_on_top_of_a_move(device, generator):
     assert (after - target).square().sum() < 0.9 * (start - target).square().sum()
     expected = compose(compose(start, invert(before)), table.learnt().detach())
     torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["naive", "mlp", "mlp+lm"])
+def test_fixed_frames_stay_where_they_are_to_the_last_bit(device, generator, name):
+    poses = random_poses(6, generator).float().to(device)
+    fixed = torch.tensor([True, False, False, True, False, False], device=device)
+    table = make_pose_table(poses, PoseRefinementConfig(name=name), fixed)
+    if name == "mlp+lm":
+        table.move_to(random_poses(6, generator).float().to(device))
+    after = moved(table)
+    assert torch.equal(after[fixed], poses[fixed])
+    assert (after[~fixed] - poses[~fixed]).abs().amax((1, 2)).min() > 1e-3

@@ -25,8 +25,8 @@ from acezero_gpu.reconstruction import (
 )
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.held_tracks import held_tracks
-from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered, partner_pairs
-from acezero_gpu.reconstruction.matching import MatchStore
+from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered
+from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 
 CONFIG = JointRefinementConfig(partners=5)
