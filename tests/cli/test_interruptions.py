@@ -31,7 +31,9 @@ def one_step(bank: ImageBank, focal_px: float, registered: int) -> Reconstructio
 
 
 def loop_that(registered: int, then: Callable[[], None]) -> Callable[..., Iterator[ReconstructionStep]]:
-    def loop(bank, camera, config, *, depth, seed, timer, log) -> Iterator[ReconstructionStep]:
+    def loop(
+        bank, camera, config, *, depth, given, seed_map, seed, timer, log
+    ) -> Iterator[ReconstructionStep]:
         log("seed: done")
         yield one_step(bank, bank.focal_original_px(camera), registered)
         then()
