@@ -81,8 +81,8 @@ def read_split(path: Path, names: Sequence[str]) -> ViewSplit:
 def trusted_split(run: FinishedRun, split: ViewSplit, min_train_confidence: float) -> ViewSplit:
     """The split less training images of too little confidence, and less test images that are too many.
 
-    Test images stay whatever their confidence. One that was never registered keeps the pose that the pose file
-    gives it, the identity, and spoils the figures as it should.
+    Test images stay whatever their confidence. One that is not registered keeps the pose that the pose file has for
+    it, the identity where none was found, and spoils the figures as it should.
     """
     sure = (run.views.confidence >= min_train_confidence).tolist()
     test = sorted(split.test, key=lambda row: run.views.names[row])

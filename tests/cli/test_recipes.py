@@ -112,7 +112,7 @@ def settings(steps: int) -> list[str]:
 
 
 def run(call: Call, arguments: list[str], steps: int) -> None:
-    flags = settings(steps) if arguments[0] != "evaluate" else []
+    flags = settings(steps) if arguments[0] not in ("evaluate", "benchmark") else []
     flags += ["--no-report"] if arguments[0] == "reconstruct" else []
     if arguments[0] == "register" or "--seed-map" in arguments:
         flags += ["--set", f"loop.registration.min_inlier_share={TINY_MAP_SHARE}"]
@@ -123,6 +123,9 @@ def run(call: Call, arguments: list[str], steps: int) -> None:
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_every_command_of_the_page_can_be_typed(arguments: list[str]) -> None:
     command = typer.main.get_command(app).commands[arguments[0]]
+    if hasattr(command, "commands"):
+        arguments = arguments[1:]
+        command = command.commands[arguments[0]]
     command.make_context(arguments[0], arguments[1:], resilient_parsing=False)
 
 
@@ -164,6 +167,9 @@ def test_the_page_does_what_it_says(scene: Scene, call: Call, monkeypatch: pytes
         assert figures["median_translation"] < 0.02, run_folder
         assert figures["median_rotation_deg"] < 1.0, run_folder
     assert scene.figures(call, "with-depth/poses_final.txt")["scale"] == pytest.approx(1.0, abs=0.05)
+    data = json.loads((scene.folder / "run/nvs/transforms.json").read_text())
+    assert len(data["test_filenames"]) == 1
+    assert data["train_filenames"]
     kept = read_pose_file(scene.folder / "known-focal/poses_final.txt").focal_px
     assert kept.tolist() == pytest.approx([192.0] * len(kept), rel=1e-5)
 
