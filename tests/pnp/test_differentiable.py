@@ -160,7 +160,9 @@ def test_values_are_those_of_the_solver_without_gradients(device, dtype, gradien
         assert torch.equal(result.cost, plain.cost)
         assert torch.equal(result.normal_matrix, plain.normal_matrix)
     assert torch.allclose(result.cam_from_world, plain.cam_from_world, atol=1e-4)
-    assert torch.allclose(result.normal_matrix, plain.normal_matrix, rtol=1e-2, atol=1.0)
+    # Entries that cancel are as exact as the large ones beside them.
+    size = plain.normal_matrix.abs().max()
+    assert torch.allclose(result.normal_matrix / size, plain.normal_matrix / size, rtol=1e-2, atol=1e-5)
     assert not result.normal_matrix.requires_grad
 
 

@@ -103,10 +103,12 @@ def test_sums_of_one_pass_equal_the_products(name, dtype):
         problem.points_h, problem.pixels, problem.weights, focal, principal, pose, scale, name
     )
     torch.testing.assert_close(cost, expected.cost)
+    # Sums in another order, of terms that cancel: another processor rounds them differently.
+    close = {"rtol": 1e-5, "atol": 5e-5 if dtype == torch.float32 else 1e-12}
     size = expected.normal.abs().amax()
-    torch.testing.assert_close(sums[:, _PLACES].view(3, 6, 6) / size, expected.normal / size)
+    torch.testing.assert_close(sums[:, _PLACES].view(3, 6, 6) / size, expected.normal / size, **close)
     size = expected.gradient.abs().amax().clamp_min(1)
-    torch.testing.assert_close(sums[:, 21:, None] / size, expected.gradient / size)
+    torch.testing.assert_close(sums[:, 21:, None] / size, expected.gradient / size, **close)
 
 
 def test_small_motion_is_a_rotation_and_agrees_with_retract_to_second_order():

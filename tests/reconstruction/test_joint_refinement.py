@@ -22,6 +22,7 @@ from acezero_gpu.reconstruction import (
     JointRefinementConfig,
     ReconstructionState,
     joint_refinement,
+    matching,
 )
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.held_tracks import held_tracks
@@ -287,7 +288,7 @@ def test_the_same_picture_twice_stays_at_one_place_and_disturbs_nobody(room, dev
 def test_views_that_share_nothing_with_the_rest_are_named(room, bank, monkeypatch):
     """Two groups without a pair between them: both are adjusted, and it is told which is which."""
     apart = torch.tensor([[0, 1], [0, 2], [1, 2], [4, 5], [4, 6], [5, 6], [5, 7], [6, 7], [6, 8], [7, 8]])
-    monkeypatch.setattr(joint_refinement, "look_alike_pairs", lambda similarity, count: apart)
+    monkeypatch.setattr(matching, "look_alike_pairs", lambda similarity, count: apart)
     rows = [0, 1, 2, 4, 5, 6, 7, 8]
     state = state_of(room, bank[0], rough(room, 0.005), rows)
     found = refine(bank, state, replace(NO_GROWTH, joint=JointConfig(min_angle_deg=0.5)))
