@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from acezero_gpu.cli.nerfstudio_calls import FIGURES
@@ -55,7 +56,7 @@ def _read(file: Path) -> Result:
 
 def result_table(results: dict[str, Result]) -> Table:
     """A row for each scene, and for each method the mean over its scenes."""
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     for heading in ("scene", "method"):
         table.add_column(heading)
     for heading in (*COUNTS, *(key.upper() for key in FIGURES)):
