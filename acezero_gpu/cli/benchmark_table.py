@@ -56,7 +56,7 @@ def _read(file: Path) -> Result:
 
 def result_table(results: dict[str, Result]) -> Table:
     """A row for each scene, and for each method the mean over its scenes."""
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("scene", "method"):
         table.add_column(heading)
     for heading in (*COUNTS, *(key.upper() for key in FIGURES)):
