@@ -68,7 +68,7 @@ def _fast() -> ReconstructionConfig:
         seeds=replace(config.loop.seeds, mapped_tries=1),
         seed_schedule=replace(short, iterations=600, cooldown_iterations=200),
         growth_schedule=short,
-        final_schedule=ScheduleConfig(name="circle", iterations=2500, lr_max=0.005, max_epochs=20),
+        final_schedule=ScheduleConfig(name="circle", iterations=2500, lr_max=0.005, max_epochs=30),
         final_pose_wait=500,
     )
     bank = replace(
