@@ -116,6 +116,10 @@ def run(call: Call, arguments: list[str], steps: int) -> None:
     flags += ["--no-report"] if arguments[0] == "reconstruct" else []
     if arguments[0] == "register" or "--seed-map" in arguments:
         flags += ["--set", f"loop.registration.min_inlier_share={TINY_MAP_SHARE}"]
+    if "--depth" in arguments:
+        # A start of one picture: nothing but its map finds the next one.
+        longer = {"seed_schedule.iterations": 1500, "seed_schedule.cooldown_iterations": 500}
+        flags += [word for key, value in longer.items() for word in ("--set", f"loop.{key}={value}")]
     said = call(*arguments, *flags)
     assert said.code == 0, f"{' '.join(arguments)}: {said.err}"
 
