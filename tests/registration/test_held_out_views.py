@@ -17,7 +17,7 @@ from acezero_gpu.registration import RegistrationConfig, register_images
 
 CONFIG = TrainingConfig(
     head=HeadConfig(width=128),
-    schedule=ScheduleConfig(iterations=600, lr_max=0.004, warmup_iterations=20, cooldown_iterations=200),
+    schedule=ScheduleConfig(iterations=600, lr_max=0.002, warmup_iterations=20, cooldown_iterations=200),
     poses=PoseRefinementConfig(name="none"),
     calibration=CalibrationConfig(refine=False),
     batch_size=1024,
