@@ -72,3 +72,16 @@ def read_depth(path: Path) -> Float[Tensor, "h w"]:
         values = np.where(values == INVALID_MM, 0, values) / 1000.0
     depth = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     return torch.from_numpy(np.maximum(depth, 0.0))
+
+
+def depth_at(
+    depth_m: Float[Tensor, "h w"], pixels: Float[Tensor, "k 2"], width: int, height: int
+) -> Float[Tensor, " k"]:
+    """The depth map's value under each pixel of an image of this size; 0 where unknown.
+
+    Of the nearest cell: a mean across an edge would be a depth where nothing is.
+    """
+    rows, columns = depth_m.shape
+    u = (pixels[:, 0] * (columns / width)).long().clamp(0, columns - 1)
+    v = (pixels[:, 1] * (rows / height)).long().clamp(0, rows - 1)
+    return depth_m[v, u]

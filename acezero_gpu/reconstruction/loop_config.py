@@ -30,8 +30,8 @@ class LoopConfig:
     final_pose_wait: int = 5000
     """Steps of the last round before poses move."""
     grow_first: bool = True
-    """Images join the best seed by their keypoints before any map is trained, where ``joint.when`` is ``every`` and
-    seeds are not from depth maps. Seeds are mapped where none joins so."""
+    """Images join the best seed by their keypoints before any map is trained, where ``joint.when`` is ``every``. Seeds
+    are mapped where none joins so."""
     warm_start: bool = True
     """Growth rounds continue the head of the round before; otherwise each starts afresh."""
     fix_focal: bool = False

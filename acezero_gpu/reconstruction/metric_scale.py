@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from acezero_gpu.data.depth import DepthSource
+from acezero_gpu.data.depth import DepthSource, depth_at
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.joint_refinement import JointRefinement
 
@@ -31,10 +31,7 @@ def in_metres(refined: JointRefinement, bank: ImageBank, depth: DepthSource) -> 
         if found is None:
             continue
         seen = joint.view_index == row
-        height, width = found.shape
-        u = (pixels[seen, 0] * (width / bank.width)).long().clamp(0, width - 1)
-        v = (pixels[seen, 1] * (height / bank.height)).long().clamp(0, height - 1)
-        measured = found.to(pixels.device)[v, u]
+        measured = depth_at(found.to(pixels.device), pixels[seen], bank.width, bank.height)
         known = measured > 0
         ratios.append(measured[known] / adjusted_depth[seen][known])
     if sum(len(part) for part in ratios) < ENOUGH_RATIOS:

@@ -19,7 +19,7 @@ from acezero_gpu.reconstruction.rounds import (
     refining_round,
     with_consistent_confidence,
 )
-from acezero_gpu.reconstruction.seed_round import find_starts, grown_round, mapped_round, round_of_map
+from acezero_gpu.reconstruction.seed_round import first_round
 from acezero_gpu.reconstruction.state import ReconstructionError, ReconstructionState, ReconstructionStep
 from acezero_gpu.reconstruction.stopping import should_stop
 from acezero_gpu.runtime import StageTimer
@@ -47,39 +47,28 @@ def reconstruct(
     if sum(source is not None for source in (depth, given, seed_map)) > 1:
         raise ValueError("A reconstruction starts from depth maps, from given poses or from a map: give one.")
     loop = Loop(bank, config, seed, timer or StageTimer(bank.device), log, depth, given)
-    adjust = config.joint.when == "every"
-    grown: tuple[ReconstructionStep, ReconstructionState] | None = None
-    head: Head | None = None
-    if seed_map is not None:
-        step, state, head = round_of_map(loop, seed_map, camera)
-    else:
-        starts = find_starts(loop, camera)
-        grown = grown_round(loop, starts[0]) if config.grow_first and adjust and depth is None else None
-        if grown is not None:
-            step, state = grown
-        else:
-            step, state, head = mapped_round(loop, starts)
-    yield step
-    best_share, iteration = state.share, 0
-    while True:
-        iteration += 1
-        if iteration > 1 or grown is None:
-            state = adjusted(loop, state, adjust, iteration)
-        if state.share >= config.stopping.registration_share and adjust:
-            # Keypoints have placed every image already: another map on the way would change nothing.
-            reason: str | None = "all images are registered"
-            break
-        round_ = refining_round(config, "iteration", iteration, adjust)
+    every_round, in_the_end = config.joint.when == "every", config.joint.when != "off"
+    first = first_round(loop, camera, seed_map)
+    yield first.step
+    state, head, best_share = first.state, first.head, first.state.share
+    if head is not None:
+        state = adjusted(loop, state, every_round, 1)
+    iteration = 1
+    # Where keypoints have placed every image already, another map on the way would change nothing.
+    while not (every_round and state.share >= config.stopping.registration_share):
+        round_ = refining_round(config, "iteration", iteration, every_round)
         mapped, scene_map, found = _map_and_register(loop, round_, state, head if config.warm_start else None)
         reason = should_stop(found.share, best_share, iteration, config.stopping)
         yield loop.step(round_, state, mapped, scene_map, found, reason)
-        state, head = found, mapped.head
-        best_share = max(best_share, state.share)
+        iteration += 1
+        best_share = max(best_share, found.share)
+        state = adjusted(loop, found, every_round if reason is None else in_the_end, iteration)
+        head = mapped.head
         if reason is not None:
-            iteration += 1
-            state = adjusted(loop, state, config.joint.when != "off", iteration)
             break
-    final = refining_round(config, "final", iteration, config.joint.when != "off")
+    else:
+        reason = "all images are registered"
+    final = refining_round(config, "final", iteration, in_the_end)
     mapped, scene_map, found = _map_and_register(loop, final, state, None)
     found = _final_state(loop, state, found, iteration + 1)
     yield loop.step(final, state, mapped, scene_map, found, reason)

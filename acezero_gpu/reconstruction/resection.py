@@ -47,6 +47,8 @@ class Resection:
     """Poses; meaningless where few points agree."""
     inlier_count: Int[Tensor, " c"]
     """Points that agree with the pose."""
+    score: Float[Tensor, " c"]
+    """How well they agree, as the estimation scores poses."""
 
 
 def resect_images(
@@ -82,7 +84,7 @@ def resect_images(
         mask=mask,
         generator=generator,
     )
-    return Resection(matrix_from_se3(result.cam_from_world), result.inlier_count)
+    return Resection(matrix_from_se3(result.cam_from_world), result.inlier_count, result.score)
 
 
 def _points_seen(

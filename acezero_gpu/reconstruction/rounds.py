@@ -74,6 +74,11 @@ class Loop:
         self.overlaps = OverlapChecks(bank, self.matches, config.joint.check.overlap)
         self.everything = torch.arange(len(bank))
 
+    @property
+    def grows_first(self) -> bool:
+        """Whether a start is to grow by its keypoints before any map is trained."""
+        return self.config.grow_first and self.config.joint.when == "every"
+
     def map(
         self,
         round_: Round,
