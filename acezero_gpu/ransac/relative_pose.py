@@ -1,6 +1,6 @@
 """The relative pose of image pairs from calibrated matches, batched over pairs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import pypose as pp
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera, se3_from_matrix
+from acezero_gpu.geometry import se3_from_matrix
 from acezero_gpu.pnp.robust_loss import robust_loss
 from acezero_gpu.ransac.degeneracy import count_homography_inliers, count_rotation_inliers
 from acezero_gpu.ransac.epipolar import (
@@ -124,55 +124,6 @@ def estimate_relative_pose(
     if not parts:
         return _nothing(rays_a)
     return RelativePoseResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class FocalSweep:
-    """How well matches fit at several focal lengths; one row per pair, one column per factor."""
-
-    factors: tuple[float, ...]
-    """What the camera's focal length was multiplied by."""
-    score: Float[Tensor, "b f"]
-    """MSAC score at the same threshold in pixels, comparable along a row."""
-    inlier_count: Int[Tensor, "b f"]
-    """Inliers at that threshold."""
-
-
-def relative_pose_focal_sweep(
-    pixels_a: Float[Tensor, "b n 2"],
-    pixels_b: Float[Tensor, "b n 2"],
-    camera: PinholeCamera,
-    factors: tuple[float, ...] = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0),
-    config: RelativePoseConfig = DEFAULT,
-    *,
-    generator: torch.Generator,
-    mask: Bool[Tensor, "b n"] | None = None,
-) -> FocalSweep:
-    """Which focal length explains the matches best, assuming that both images share it.
-
-    Weak evidence: two views constrain one focal length through a single number, not at all if the optical
-    axes meet or the camera only moves along its axis, and scores differ by little. Add the rows of many
-    pairs, and expect a bracket rather than a value. ``config.max_error`` holds at factor 1; elsewhere it is
-    the same in pixels. All factors see the same random samples.
-    """
-    same_draws = generator
-    state = generator.get_state()
-    results = []
-    for factor in factors:
-        scaled = PinholeCamera(camera.focal_px * factor, camera.principal_point_px)
-        same_draws = torch.Generator().set_state(state)
-        results.append(
-            estimate_relative_pose(
-                scaled.normalised(pixels_a),
-                scaled.normalised(pixels_b),
-                replace(config, max_error=config.max_error / factor),
-                generator=same_draws,
-                mask=mask,
-            )
-        )
-    generator.set_state(same_draws.get_state())
-    scores = torch.stack([result.score for result in results], dim=-1)
-    return FocalSweep(factors, scores, torch.stack([result.inlier_count for result in results], dim=-1))
 
 
 @dataclass(frozen=True, slots=True)

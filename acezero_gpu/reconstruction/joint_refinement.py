@@ -4,12 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.covisibility import covisible_pairs
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
-from acezero_gpu.geometry import camera_centres, fit_similarity
 from acezero_gpu.reconstruction.growth import GrowthConfig, grow
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
@@ -17,6 +16,7 @@ from acezero_gpu.reconstruction.pose_checks import PoseCheckConfig, check_poses
 from acezero_gpu.reconstruction.resection import PointMap
 from acezero_gpu.reconstruction.state import ReconstructionState
 from acezero_gpu.reconstruction.two_view import OverlapChecks
+from acezero_gpu.reconstruction.world_frame import in_frame_of
 
 RefineJoint = Literal["off", "final", "every"]
 
@@ -174,7 +174,7 @@ class _Refiner:
         contradicted = check.contradicted
         held = (joint.observations_per_view >= config.min_observations) & ~contradicted
         if self.fixed is None:
-            joint = _in_frame_of(joint, state.cam_from_world[views], held)
+            joint = in_frame_of(joint, state.cam_from_world[views], held)
         else:
             stays = self.fixed[views]
             held, contradicted = held | stays, contradicted & ~stays
@@ -276,28 +276,3 @@ def _with_adjusted(
         radial=joint.radial,
         held=adjusted,
     )
-
-
-def _in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:
-    """The adjusted views moved rigidly, as one, to where they were on average.
-
-    Adjustment holds one view, so that view's own error would turn the whole world against the map. Cameras on a
-    line leave a rotation about it open; a point ahead of each camera on every axis closes it.
-    """
-    lever = joint.depth().median() if len(joint.view_index) else before.new_ones(())
-    weights = held.to(before.dtype).repeat_interleave(4)
-    rigid = fit_similarity(
-        _camera_tripods(joint.cam_from_world, lever),
-        _camera_tripods(before, lever),
-        weights,
-        with_scale=False,
-    )
-    return replace(
-        joint, cam_from_world=rigid.apply_to_cameras(joint.cam_from_world), points=rigid.apply(joint.points)
-    )
-
-
-def _camera_tripods(cam_from_world: Float[Tensor, "v 3 4"], lever: Tensor) -> Float[Tensor, "tips 3"]:
-    """Each camera's centre and the ends of its axes, in world coordinates."""
-    centres = camera_centres(cam_from_world)[:, None]
-    return torch.cat([centres, centres + lever * cam_from_world[..., :3]], dim=1).flatten(0, 1)

@@ -5,8 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from acezero_gpu.adjustment import BundleProblem
-from acezero_gpu.geometry import PinholeCamera, retract, transform_points
+from acezero_gpu.adjustment import BundleAdjustmentConfig, BundleProblem
+from acezero_gpu.geometry import PinholeCamera, camera_centres, retract, transform_points
+
+CONVERGED = BundleAdjustmentConfig(cost_tolerance=1e-10, max_iterations=100)
+EVERYTHING = BundleAdjustmentConfig(
+    max_iterations=100, refine_focal=True, refine_radial=True, cost_tolerance=1e-11, step_tolerance=1e-12
+)
 
 
 def make_scene(
@@ -96,3 +101,43 @@ def on_device(
         move(problem.weights),
         move(problem.fixed_views),
     )
+
+
+def joined(a: BundleProblem, b: BundleProblem) -> BundleProblem:
+    """Both problems in one, with the camera of the first."""
+    return replace(
+        a,
+        cam_from_world=torch.cat([a.cam_from_world, b.cam_from_world]),
+        points=torch.cat([a.points, b.points]),
+        view_index=torch.cat([a.view_index, b.view_index + len(a.cam_from_world)]),
+        point_index=torch.cat([a.point_index, b.point_index + len(a.points)]),
+        pixels=torch.cat([a.pixels, b.pixels]),
+    )
+
+
+def with_points(problem: BundleProblem, points, view_index, point_index, pixels) -> BundleProblem:
+    """More points; ``point_index`` counts from the first of them."""
+    count = len(problem.points)
+    return replace(
+        problem,
+        points=torch.cat([problem.points, points]),
+        view_index=torch.cat([problem.view_index, torch.tensor(view_index)]),
+        point_index=torch.cat([problem.point_index, torch.tensor(point_index) + count]),
+        pixels=torch.cat([problem.pixels, pixels]),
+    )
+
+
+def spread(poses: torch.Tensor) -> float:
+    centres = camera_centres(poses)
+    return float((centres - centres.mean(0)).norm(dim=-1).mean())
+
+
+def pixels_of(problem: BundleProblem, view: int, points: torch.Tensor) -> torch.Tensor:
+    cam = transform_points(problem.cam_from_world[view], points)
+    return cam[:, :2] / cam[:, 2:] * problem.camera.focal_px + problem.camera.principal_point_px
+
+
+def with_outliers(problem: BundleProblem, generator: torch.Generator, share: float = 0.05) -> BundleProblem:
+    bad = torch.rand(len(problem.pixels), generator=generator) < share
+    shift = 30 * torch.randn(len(bad), 2, generator=generator, dtype=torch.float64)
+    return replace(problem, pixels=problem.pixels + bad[:, None] * shift)

@@ -23,6 +23,10 @@ class Said:
 
 
 Call = Callable[..., Said]
+SMALL = ("--device", "cpu", "--set", "bank.shortest_side_px=48", "--set", "bank.keypoint_side_px=48")
+"""Flags for pictures of 64 x 48 pixels."""
+LINE = "{name} 1 0 0 0 0 0 0 50 inf\n"
+"""An image's line of a pose file."""
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (64, 48)) -> Image.Image:

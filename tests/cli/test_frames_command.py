@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cli_calls import Call
+from cli_calls import SMALL, Call
 from reference.videos import plain_frames, write_video
-
-SMALL = ("--device", "cpu", "--set", "bank.shortest_side_px=48", "--set", "bank.keypoint_side_px=48")
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_calls import Call
+from cli_calls import SMALL, Call
 
 from acezero_gpu.io import read_pose_file
 from acezero_gpu.network import Head, HeadConfig, SceneMap
 from acezero_gpu.reconstruction import ImageBank, ReconstructionStep
 from acezero_gpu.reconstruction.state import Placement, to_posed_views
-
-SMALL = ("--device", "cpu", "--set", "bank.shortest_side_px=48", "--set", "bank.keypoint_side_px=48")
 
 
 def one_step(bank: ImageBank, focal_px: float, registered: int) -> ReconstructionStep:

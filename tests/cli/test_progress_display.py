@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_calls import Call
+from cli_calls import SMALL, Call
 from rich.console import Console
 
 from acezero_gpu.cli import run_log
@@ -213,8 +213,7 @@ def test_a_log_that_cannot_be_written(call: Call, photos: Path, tmp_path: Path) 
 def test_the_library_reports_what_it_does(call: Call, photos: Path, tmp_path: Path) -> None:
     """Loading reports its images; with pictures that share nothing the run fails, and the log says so."""
     path = tmp_path / "log.jsonl"
-    small = ("--device", "cpu", "--set", "bank.shortest_side_px=48", "--set", "bank.keypoint_side_px=48")
-    assert call("reconstruct", photos, tmp_path / "out", "--log-json", path, *small).code == 1
+    assert call("reconstruct", photos, tmp_path / "out", "--log-json", path, *SMALL).code == 1
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [event["stage"] for event in events if event["event"] == "stage"] == ["loading", "seeds"]
     assert (events[-1]["event"], events[-1]["outcome"]) == ("end", "failed")

@@ -12,6 +12,7 @@ import pytest
 import torch
 import typer
 from cli_calls import Call
+from reference.tiny_settings import tiny_flags
 
 from acezero_gpu.cli import app
 from acezero_gpu.data import PosedViews
@@ -22,21 +23,6 @@ from acezero_gpu.io import read_pose_file, read_poses, write_pose_file
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 IMAGES, WIDTH, HEIGHT = 12, 240, 180
 KNOWN = (0, 1, 3, 4)
-TINY = (
-    "bank.shortest_side_px=120",
-    "bank.keypoint_side_px=180",
-    "bank.buffer.max_passes=1",
-    "loop.training.head.width=64",
-    "loop.training.batch_size=1024",
-    "loop.seed_schedule.iterations=300",
-    "loop.seed_schedule.cooldown_iterations=100",
-    "loop.seed_schedule.lr_max=0.01",
-    "loop.growth_schedule.iterations=50",
-    "loop.final_schedule.max_epochs=0",
-    "loop.seeds.mapped_tries=1",
-    "loop.seeds.tries=1",
-    "loop.seeds.growth_candidates=3",
-)
 LONG, SHORT = 1500, 30
 """Steps of the last map: enough to register by, and just enough to have been trained."""
 TINY_MAP_SHARE = 0.03
@@ -106,20 +92,12 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
-def settings(steps: int) -> list[str]:
-    chosen = (*TINY, f"loop.final_schedule.iterations={steps}", "loop.final_schedule.lr_max=0.01")
-    return ["--device", "cpu", *(part for setting in chosen for part in ("--set", setting))]
-
-
 def run(call: Call, arguments: list[str], steps: int) -> None:
-    flags = settings(steps) if arguments[0] not in ("evaluate", "benchmark") else []
+    maps = arguments[0] not in ("evaluate", "benchmark")
+    flags = tiny_flags(f"loop.final_schedule.iterations={steps}") if maps else []
     flags += ["--no-report"] if arguments[0] == "reconstruct" else []
     if arguments[0] == "register" or "--seed-map" in arguments:
         flags += ["--set", f"loop.registration.min_inlier_share={TINY_MAP_SHARE}"]
-    if "--depth" in arguments:
-        # A start of one picture: nothing but its map finds the next one.
-        longer = {"seed_schedule.iterations": 1500, "seed_schedule.cooldown_iterations": 500}
-        flags += [word for key, value in longer.items() for word in ("--set", f"loop.{key}={value}")]
     said = call(*arguments, *flags)
     assert said.code == 0, f"{' '.join(arguments)}: {said.err}"
 
@@ -165,7 +143,8 @@ def test_the_page_does_what_it_says(scene: Scene, call: Call, monkeypatch: pytes
     refined = scene.figures(call, "refined/poses_mapped.txt", *strict)
     assert refined["median_translation"] < 0.02
     assert refined["median_rotation_deg"] < 1.0
-    for run_folder in ("from-map", "from-poses", "known-focal", "near-focal", "buffer-on-cpu"):
+    runs = ("from-map", "from-poses", "known-focal", "near-focal", "with-depth", "buffer-on-cpu")
+    for run_folder in runs:
         figures = scene.figures(call, f"{run_folder}/poses_final.txt", *strict)
         assert figures["registered"] >= IMAGES - 3, run_folder
         assert figures["median_translation"] < 0.02, run_folder

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cli_calls import Call
 from PIL import Image
+from reference.tiny_settings import tiny_flags
 
 from acezero_gpu.cli import main
 from acezero_gpu.config import load_config, preset
@@ -18,24 +19,7 @@ from acezero_gpu.io import read_history, read_pose_file
 from acezero_gpu.network import SceneMap
 
 IMAGES, WIDTH, HEIGHT, TRUE_FOCAL_PX = 5, 240, 180, 192.0
-TINY = [
-    "bank.shortest_side_px=120",
-    "bank.keypoint_side_px=180",
-    "bank.buffer.max_passes=1",
-    "loop.training.head.width=64",
-    "loop.training.batch_size=1024",
-    "loop.seed_schedule.iterations=300",
-    "loop.seed_schedule.cooldown_iterations=100",
-    "loop.seed_schedule.lr_max=0.01",
-    "loop.growth_schedule.iterations=50",
-    "loop.final_schedule.iterations=450",
-    "loop.final_schedule.lr_max=0.01",
-    "loop.final_schedule.max_epochs=0",
-    "loop.seeds.mapped_tries=1",
-    "loop.seeds.tries=1",
-    "loop.seeds.growth_candidates=3",
-]
-FLAGS = ["--device", "cpu", *(part for setting in TINY for part in ("--set", setting))]
+FLAGS = tiny_flags("loop.final_schedule.iterations=450")
 
 
 @dataclass(frozen=True)
