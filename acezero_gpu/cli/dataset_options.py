@@ -27,6 +27,12 @@ ExperimentData = Annotated[
 ExperimentOut = Annotated[
     Path, typer.Option("--out", help="Folder for runs, results.json and results.md.", metavar="DIR")
 ]
+ExperimentScene = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scene", help="One of the experiment's scenes; repeatable.", metavar="NAME", show_default="all"
+    ),
+]
 ExperimentOverwrite = Annotated[
     bool, typer.Option("--overwrite", help="Run scenes again that have a result.")
 ]

@@ -33,6 +33,7 @@ def run(
     file: published.ExperimentFile,
     data: published.ExperimentData,
     out: published.ExperimentOut,
+    scene: published.ExperimentScene = None,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
     set_: opt.Set = None,
@@ -42,13 +43,18 @@ def run(
 ) -> None:
     """Reconstruct every scene of an experiment, evaluate it, and write one table beside the published figures."""
     wanted = read_experiment(file)
-    absent = [scene for scene in wanted.scenes if not (data / scene / "set.json").is_file()]
+    if unknown := [name for name in scene or () if name not in wanted.scenes]:
+        raise InputError(f"--scene {unknown[0]}: {file} has {', '.join(wanted.scenes)}.")
+    chosen = scene or list(wanted.scenes)
+    absent = [name for name in chosen if not (data / name / "set.json").is_file()]
     if absent:
         raise InputError(
-            f"{data}: the scene {absent[0]} is not there; make it with acezero dataset {wanted.dataset} {data}."
+            f"{data}: the scene {absent[0]} is not there; make it with acezero dataset {wanted.dataset} {data}, or "
+            "choose others with --scene."
         )
-    settings = resolve_settings(device, preset, None, {}, [*wanted.settings, *(set_ or ())])
-    rows = _run_scenes(wanted, data, out, settings, overwrite, verbosity(quiet, verbose))
+    flags = {"loop.fix_focal": True if wanted.focal == "fixed" else None}
+    settings = resolve_settings(device, preset, None, flags, [*wanted.settings, *(set_ or ())])
+    rows = _run_scenes(wanted, chosen, data, out, settings, overwrite, verbosity(quiet, verbose))
     say(as_markdown(wanted, rows).rstrip())
     say(f"→ {out / TABLE}")
     failed = [row["scene"] for row in rows if row["failure"]]
@@ -57,15 +63,26 @@ def run(
 
 
 def _run_scenes(
-    wanted: Experiment, data: Path, out: Path, settings: Settings, overwrite: bool, shown: Verbosity
+    wanted: Experiment,
+    chosen: list[str],
+    data: Path,
+    out: Path,
+    settings: Settings,
+    overwrite: bool,
+    shown: Verbosity,
 ) -> list[Row]:
-    """A row for each scene, kept as soon as it is there; scenes that have one already are not run again."""
+    """A row for each scene, kept as soon as it is there; scenes that have one already are not run again.
+
+    Rows of scenes that are not chosen stay.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    done = {} if overwrite else _earlier(out / RESULTS)
+    every_one = overwrite and set(chosen) == set(wanted.scenes)
+    done = {} if every_one else _earlier(out / RESULTS)
     rows: list[Row] = []
     for scene in wanted.scenes:
-        row = done.get(scene) or _run_scene(wanted, data / scene, out / scene, settings, shown)
-        rows.append(row)
+        if scene in chosen and (overwrite or scene not in done):
+            done[scene] = _run_scene(wanted, data / scene, out / scene, settings, shown)
+        rows = [done[name] for name in wanted.scenes if name in done]
         write_atomically(out / RESULTS, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         write_atomically(out / TABLE, as_markdown(wanted, rows))
     return rows

@@ -56,7 +56,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict]:
 
     def reconstruct(images, out, settings, log, *, focal_px, overwrite):
         name = out.parent.name
-        calls.append({"scene": name, "focal_px": focal_px, "count": len(resolve_images(images)), "out": out})
+        fixed = settings.config.loop.fix_focal
+        count = len(resolve_images(images))
+        calls.append({"scene": name, "focal_px": focal_px, "fixed": fixed, "count": count, "out": out})
         if name == "broken":
             raise RunFailedError("No image could be registered.")
         views = elsewhere(images, tmp_path / "data" / name / "poses")
@@ -91,7 +93,7 @@ def test_a_table_beside_the_published_figures(call: Call, tmp_path: Path, asked:
     )
     assert said.code == 0, said.err
     mapping, queries = asked
-    assert (mapping["focal_px"], mapping["count"]) == (501.0, COUNT - 3)
+    assert (mapping["focal_px"], mapping["fixed"], mapping["count"]) == (501.0, True, COUNT - 3)
     assert (queries["queries"], queries["map"], queries["focal_px"]) == (3, mapping["out"], 501.0)
     (row,) = json.loads((tmp_path / "out/results.json").read_text())
     assert row["registered"] == pytest.approx(8 / 9)
@@ -129,11 +131,25 @@ def test_a_scene_that_fails_does_not_stop_the_others_and_is_run_again(
     assert said.sentence == "1 of 2 scenes have no result, broken first."
     assert "| broken | No image could be registered. |" in said.out
     assert [ask["scene"] for ask in asked] == ["broken", "good"]
-    assert asked[0]["focal_px"] is None
+    assert (asked[0]["focal_px"], asked[0]["fixed"]) == (None, False)
     call(*arguments)
     assert [ask["scene"] for ask in asked] == ["broken", "good", "broken"]
     call(*arguments, "--overwrite")
     assert [ask["scene"] for ask in asked][3:] == ["broken", "good"]
+
+
+def test_one_scene_of_several(call: Call, tmp_path: Path, asked: list[dict]) -> None:
+    """The others need not be there, and rows that were made before stay."""
+    file = write_file(tmp_path / "a.toml", ["first", "second", "third"])
+    arguments = ("experiment", "run", file, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    for name in ("second", "first"):
+        scene(tmp_path / "data" / name)
+        assert call(*arguments, "--device", "cpu", "--overwrite", "--scene", name).code == 0
+    assert [ask["scene"] for ask in asked] == ["second", "first"]
+    rows = json.loads((tmp_path / "out/results.json").read_text())
+    assert [row["scene"] for row in rows] == ["first", "second"]
+    said = call(*arguments, "--scene", "fourth")
+    assert (said.code, said.sentence) == (2, f"--scene fourth: {file} has first, second, third.")
 
 
 def test_a_scene_that_is_not_there(call: Call, tmp_path: Path, asked: list[dict]) -> None:

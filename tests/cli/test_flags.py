@@ -94,7 +94,7 @@ FLAGS = {
         "out",
         *sorted(SHARED - {"--preset"} | {"--pictures", "--start-from", "--steps", "--seed"}),
     ],
-    "experiment run": ["file", *sorted(SHARED | {"--data", "--out"})],
+    "experiment run": ["file", *sorted(SHARED | {"--data", "--out", "--scene"})],
     "benchmark nvs": [
         "run",
         "out",
