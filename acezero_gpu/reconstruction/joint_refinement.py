@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.covisibility import covisible_pairs
@@ -87,11 +87,14 @@ def adjust_registered(
     An image that shares a place with others at another pose than theirs is contradicted: it loses its registration.
     Unregistered images are placed by resection against the adjusted points; as long as some join, this is repeated
     with quick adjustments, and a thorough one ends it. ``fixed`` images keep their poses and their registration, and
-    define the frame.
+    define the frame. Without them the images that were registered at first do, on average: few views bend before
+    others join, and the world must not turn with them.
     """
     thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
     refiner = _Refiner(bank, matches, overlaps, config, thorough.quick(), generator, fixed)
-    refined = refiner.thorough(refiner.grown_out(refiner.adjusted(state)), thorough)
+    refined = refiner.adjusted(state)
+    refiner = replace(refiner, home=state.cam_from_world, at_home=refined.state.held)
+    refined = refiner.thorough(refiner.grown_out(refined), thorough)
     if not bool(refined.state.registered.all()):
         # The thorough adjustment has moved the others, and may have brought contradictions to light.
         before = int(refined.state.registered.sum())
@@ -119,6 +122,10 @@ class _Refiner:
     quick: JointConfig
     generator: torch.Generator
     fixed: Bool[Tensor, " n"] | None
+    home: Float[Tensor, "n 3 4"] | None = None
+    """Poses that hold the world's place and rotation; None: those before each adjustment."""
+    at_home: Bool[Tensor, " n"] | None = None
+    """Which images have one."""
 
     def thorough(self, refined: JointRefinement, joint_config: JointConfig) -> JointRefinement:
         """The registered images adjusted together, also by matches with those that see the same place."""
@@ -174,7 +181,7 @@ class _Refiner:
         contradicted = check.contradicted
         held = (joint.observations_per_view >= config.min_observations) & ~contradicted
         if self.fixed is None:
-            joint = in_frame_of(joint, state.cam_from_world[views], held)
+            joint = self._at_home(joint, state, views, held)
         else:
             stays = self.fixed[views]
             held, contradicted = held | stays, contradicted & ~stays
@@ -184,6 +191,18 @@ class _Refiner:
             )
         state = _with_adjusted(state, joint, views, held, contradicted)
         return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
+
+    def _at_home(
+        self,
+        joint: JointResult,
+        state: ReconstructionState,
+        views: Int[Tensor, " v"],
+        held: Bool[Tensor, " v"],
+    ) -> JointResult:
+        """The adjusted views moved as one to where they belong on average."""
+        if self.home is not None and self.at_home is not None and bool((held & self.at_home[views]).any()):
+            return in_frame_of(joint, self.home[views], held & self.at_home[views])
+        return in_frame_of(joint, state.cam_from_world[views], held)
 
     def grown_out(self, refined: JointRefinement) -> JointRefinement:
         """With all images that can be placed, quickly adjusted; by points without parallax when nothing else helps."""

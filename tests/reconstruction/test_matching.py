@@ -16,6 +16,7 @@ from acezero_gpu.reconstruction.matching import (
     all_pairs,
     look_alike_pairs,
     neighbours,
+    partner_pairs,
     spread_ranks,
 )
 
@@ -128,3 +129,18 @@ def test_look_alikes_are_linear_in_the_images_and_symmetric():
     for image in range(30):
         best = neighbours(similarity, image, torch.ones(30, dtype=torch.bool), 4).tolist()
         assert all(sorted((image, other)) in pairs for other in best)
+
+
+def test_pairs_are_those_of_registered_images_each_once(device):
+    bank = walked_room().subset(list(range(9))).bank(device)
+    registered = torch.tensor([True, True, False, True, True, False, True, True, True], device=device)
+    pairs = partner_pairs(bank, registered, 3)
+    listed = [tuple(pair) for pair in pairs.tolist()]
+    assert all(a < b for a, b in listed)
+    assert len(set(listed)) == len(listed)
+    assert {2, 5}.isdisjoint(pairs.flatten().tolist())
+    everything = partner_pairs(bank, torch.ones_like(registered), 3).tolist()
+    assert {tuple(pair) for pair in everything if {2, 5}.isdisjoint(pair)} == set(listed)
+    for image in range(9):
+        assert sum(image in pair for pair in everything) >= 3
+    assert len(everything) <= 9 * 3
