@@ -97,7 +97,7 @@ def _best_focal(
     generator: torch.Generator,
 ) -> tuple[PinholeCamera, Resection]:
     """The camera at which resected images agree best with the points, and their resection."""
-    steps = round(FOCALS_PER_DOUBLING * math.log2(max_factor))
+    steps = max(0, round(FOCALS_PER_DOUBLING * math.log2(max_factor)))
     factors = sorted((max_factor ** (k / max(1, steps)) for k in range(-steps, steps + 1)), key=_distance)
     best: tuple[PinholeCamera, Resection] | None = None
     least = 0.0

@@ -30,7 +30,8 @@ class JointRefinementConfig:
     holds: bool = True
     """A mapping round that follows an adjustment keeps its poses and focal length; otherwise it refines them on."""
     refine_radial: bool = True
-    """Estimate two coefficients of radial distortion, once ``radial_views`` views are registered."""
+    """Estimate two coefficients of radial distortion, once ``radial_views`` views are registered; also where the focal
+    length is kept."""
     radial_views: int = 16
     """With fewer views than this the lens is taken to be free of distortion: little would hold the coefficients."""
     partners: int = 12
@@ -155,7 +156,7 @@ class _Refiner:
         graph = self.matches.between(partner_pairs(bank, state.registered, config.partners), views)
         pixels = bank.keypoints(views).pixels[views]
         bundle = joint_config.bundle
-        radial = bundle.refine_focal and config.refine_radial and len(views) >= config.radial_views
+        radial = config.refine_radial and len(views) >= config.radial_views
         joint = adjust_views(
             graph if pairs is None else self.matches.between(pairs, views),
             pixels,

@@ -240,7 +240,10 @@ def test_a_known_focal_length_stays(room, bank):
     state = state_of(room, bank[0], rough(room), list(range(9)))
     found = refine(bank, state, refine_focal=False)
     assert torch.equal(found.state.camera.focal_px, state.camera.focal_px)
-    assert found.state.radial.tolist() == [0, 0]
+    assert found.state.radial.tolist() == [0, 0], "nine views are too few"
+    found = refine(bank, state, replace(CONFIG, radial_views=9), refine_focal=False)
+    assert torch.equal(found.state.camera.focal_px, state.camera.focal_px)
+    assert 0 < found.state.radial.abs().max() < 0.05, "the pictures have no distortion"
 
 
 def test_a_block_that_agrees_in_itself_but_contradicts_the_others_is_placed_anew(room, bank):
