@@ -16,7 +16,7 @@ from acezero_gpu.reconstruction.pose_checks import PoseCheckConfig, check_poses
 from acezero_gpu.reconstruction.resection import PointMap
 from acezero_gpu.reconstruction.state import ReconstructionState
 from acezero_gpu.reconstruction.two_view import OverlapChecks
-from acezero_gpu.reconstruction.world_frame import in_frame_of
+from acezero_gpu.reconstruction.world_frame import in_frame_of, in_scale_of
 
 RefineJoint = Literal["off", "final", "every"]
 
@@ -124,7 +124,7 @@ class _Refiner:
     generator: torch.Generator
     fixed: Bool[Tensor, " n"] | None
     home: Float[Tensor, "n 3 4"] | None = None
-    """Poses that hold the world's place and rotation; None: those before each adjustment."""
+    """Poses that hold the world's place, rotation and scale; None: those before each adjustment."""
     at_home: Bool[Tensor, " n"] | None = None
     """Which images have one."""
 
@@ -202,7 +202,8 @@ class _Refiner:
     ) -> JointResult:
         """The adjusted views moved as one to where they belong on average."""
         if self.home is not None and self.at_home is not None and bool((held & self.at_home[views]).any()):
-            return in_frame_of(joint, self.home[views], held & self.at_home[views])
+            home, stays = self.home[views], held & self.at_home[views]
+            return in_frame_of(in_scale_of(joint, home, stays), home, stays)
         return in_frame_of(joint, state.cam_from_world[views], held)
 
     def grown_out(self, refined: JointRefinement) -> JointRefinement:

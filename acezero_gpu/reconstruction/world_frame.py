@@ -1,4 +1,4 @@
-"""Adjustment leaves a world's place and rotation open: adjusted views stay where they were."""
+"""Adjustment leaves a world's place, rotation and scale open: adjusted views keep those that they had."""
 
 from dataclasses import replace
 
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointResult
 from acezero_gpu.geometry import camera_centres, fit_similarity
+
+LEAST_SPREAD = 0.02
+"""Cameras closer together than this share of the depth say nothing of the scale."""
 
 
 def in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:
@@ -27,6 +30,23 @@ def in_frame_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[T
     return replace(
         joint, cam_from_world=rigid.apply_to_cameras(joint.cam_from_world), points=rigid.apply(joint.points)
     )
+
+
+def in_scale_of(joint: JointResult, before: Float[Tensor, "v 3 4"], held: Bool[Tensor, " v"]) -> JointResult:
+    """The adjusted views with the distances that they had on average, about the world's origin.
+
+    What was before may be rough, what is adjusted is not: the fit is unbiased this way round. Views in one place have
+    no distances, and nothing changes.
+    """
+    centres = camera_centres(joint.cam_from_world)
+    chosen = centres[held]
+    lever = joint.depth().median() if len(joint.view_index) else centres.new_ones(())
+    if len(chosen) < 2 or bool((chosen - chosen.mean(0)).norm(dim=-1).max() < LEAST_SPREAD * lever):
+        return joint
+    scale = fit_similarity(centres, camera_centres(before), held.to(before.dtype)).scale
+    poses = joint.cam_from_world.clone()
+    poses[..., 3] *= scale
+    return replace(joint, cam_from_world=poses, points=scale * joint.points)
 
 
 def _camera_tripods(cam_from_world: Float[Tensor, "v 3 4"], lever: Tensor) -> Float[Tensor, "tips 3"]:
