@@ -17,6 +17,7 @@ from acezero_gpu.cli.frames import frames
 from acezero_gpu.cli.import_poses import import_poses
 from acezero_gpu.cli.map import map_
 from acezero_gpu.cli.output import say
+from acezero_gpu.cli.ranks import refuse_ranks, speaks
 from acezero_gpu.cli.reconstruct import reconstruct
 from acezero_gpu.cli.register import register
 from acezero_gpu.cli.report import report
@@ -58,11 +59,12 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def _about(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    refuse_ranks(context.invoked_subcommand)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if told is None:
             raise
         sentence, code = told
-        if sentence:
+        if sentence and (code == 1 or speaks()):
             sys.stderr.write(f"acezero: {sentence}\n")
     return code if isinstance(code, int) else 0

@@ -7,6 +7,7 @@ import torch
 
 from acezero_gpu.reconstruction import ReconstructionError
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.distributed import RankLostError
 
 
 class RunFailedError(RuntimeError):
@@ -17,7 +18,7 @@ def sentence_and_code(error: Exception) -> tuple[str, int] | None:
     """The sentence and the exit code for an exception that the user can act on, None for a defect."""
     if isinstance(error, InputError):
         return str(error), 2
-    if isinstance(error, RunFailedError | ReconstructionError):
+    if isinstance(error, RunFailedError | ReconstructionError | RankLostError):
         return str(error), 1
     if isinstance(error, FloatingPointError):
         return f"{str(error).rstrip('.')}; try another --seed, or a lower learning rate with --set.", 1

@@ -11,6 +11,7 @@ from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
@@ -94,7 +95,7 @@ def reconstruct(
     frames = frame_selection(fps, every, min_sharpness, max_frames)
     if (fps or every) and named_video(images) is None:
         raise InputError(f"--fps and --every are for videos, and {images} is none.")
-    with RunLog(verbosity(quiet, verbose), log_json) as log:
+    with all_ranks(settings) as settings, RunLog(verbosity(quiet, verbose), log_json) as log:
         try:
             outcome = reconstruct_folder(
                 images,

@@ -10,6 +10,7 @@ from torch import Tensor
 from acezero_gpu.data.augmentation import AugmentationConfig, augment
 from acezero_gpu.geometry import cell_centres_px
 from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
+from acezero_gpu.runtime.distributed import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,7 @@ class FeatureBuffer:
         ``load`` gives network images on the computing device, ``plain_features`` what the encoder makes of them
         without augmentation (they are kept elsewhere for registration, so they are not computed twice).
         """
-        if self.features.numel() == 0:
-            count, slots, channels = self._shape
-            self.features = torch.empty(
-                count, slots, channels, dtype=FEATURE_DTYPE, device=self.storage_device
-            )
-            self.pixels = torch.empty(count, slots, 2, device=self.storage_device)
+        self._allocate()
         missing = self.missing(frames)
         if len(missing) == 0:
             return
@@ -117,6 +113,23 @@ class FeatureBuffer:
             source = warped.source_px(centres)
             self._store(missing, index, features, source, warped.inside(source), generator)
         self._filled[missing] = True
+
+    def take_over(self, frames: Int[Tensor, " b"], source: int, ranks: Ranks) -> None:
+        """The patches of these frames as rank ``source`` has them, on all ranks."""
+        self._allocate()
+        rows = frames.to(self.storage_device)
+        features, pixels = self.features[rows], self.pixels[rows]
+        ranks.broadcast([features, pixels], source)
+        self.features[rows], self.pixels[rows] = features, pixels
+        self._filled[frames] = True
+
+    def _allocate(self) -> None:
+        if self.features.numel() == 0:
+            count, slots, channels = self._shape
+            self.features = torch.empty(
+                count, slots, channels, dtype=FEATURE_DTYPE, device=self.storage_device
+            )
+            self.pixels = torch.empty(count, slots, 2, device=self.storage_device)
 
     def _store(
         self,
@@ -147,8 +160,14 @@ class FeatureBuffer:
 
     def sample(self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator) -> PatchBatch:
         """``count`` patches drawn uniformly, with replacement, from the given frames."""
+        return self.patches(*self.draw(frames, count, generator))
+
+    def draw(
+        self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Frames and slots of ``count`` patches, on the generator's device; ``patches`` gives all or some of them."""
         choice = frames[torch.randint(len(frames), (count,), generator=generator, device=generator.device)]
-        return self.patches(choice, self.draw_slots((count,), generator))
+        return choice, self.draw_slots((count,), generator)
 
     def draw_slots(self, shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:
         """Places of a frame's patches, uniform and with replacement; on the generator's device."""

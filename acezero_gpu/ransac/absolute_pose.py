@@ -43,6 +43,7 @@ def estimate_absolute_pose(
     weights: Tensor | None = None,
     initial: Tensor | None = None,
     generator: torch.Generator | None = None,
+    streams: ImageStreams | None = None,
 ) -> AbsolutePoseResult:
     """The pose of each image from world points ``points`` (batch, n, 3) seen at ``pixels``, by RANSAC.
 
@@ -60,7 +61,8 @@ def estimate_absolute_pose(
     An image that fails has a ``status`` other than ``OK`` and changes nothing in the others. Inputs of the
     wrong shape, type or device raise ``ValueError``. Draws come from one seed per image out of ``generator``,
     so the result depends neither on the device nor on the chunking; without one, every call draws the same.
-    Nothing waits for the device, except that a CPU ends the rounds of a chunk when all its images are done.
+    ``streams``, one of each image, take its place for those who deal images out themselves. Nothing waits for the
+    device, except that a CPU ends the rounds of a chunk when all its images are done.
 
     Reference: Brachmann and Rother, DSAC*, TPAMI 2021; ACE0, ECCV 2024. Differs from ACE0 as its parts state:
     samples without repeated points, a fixed number of attempts, points must lie in front of the camera.
@@ -71,13 +73,14 @@ def estimate_absolute_pose(
     weights, guess = checked_weights(weights, points), checked_initial(initial, points)
     if config.hypotheses == 0 and guess is None:
         raise ValueError("RansacConfig.hypotheses is 0, which needs initial poses to start from.")
-    generator = generator or random_stream(0, "absolute pose")
     batch, n = points.shape[:2]
     if batch == 0 or n < MIN_INLIERS:
         return no_result(points, PinholeCamera(focal, principal), PoseStatus.TOO_FEW_POINTS)
     if weights is not None:
         weights, unit = relative_weights(weights)
-    streams = ImageStreams.draw(batch, generator, points.device)
+    if streams is None:
+        generator = generator or random_stream(0, "absolute pose")
+        streams = ImageStreams.draw(batch, generator, points.device)
     budget = chunk_budget(config, points.device)
     parts = []
     for part in chunk_ranges(batch, chunk_size_for(_bytes_per_image(config, points), budget)):

@@ -15,6 +15,7 @@ from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
 from acezero_gpu.network.keypoints import KeypointConfig, Keypoints, detect_keypoints
 from acezero_gpu.network.retrieval import global_descriptors
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
 
 
@@ -44,13 +45,16 @@ class ImageBank:
         config: BankConfig,
         device: torch.device,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.images = images
         self.encoder = encoder
         self.config = config
         self.device = device
         self._keypoint_images = keypoint_images
-        self._seed = seed
+        self.seed = seed
+        self.ranks = ranks
+        """The processes that share the work on these images."""
         self.height, self.width = images.pixels.shape[-2:]
         self.grid = (self.height // encoder.stride, self.width // encoder.stride)
         cells = self.grid[0] * self.grid[1]
@@ -98,10 +102,16 @@ class ImageBank:
         return self._cache[indices.to(self.device)]
 
     def fill_buffer(self, indices: Int[Tensor, " b"]) -> None:
-        """Makes the training patches of these images, if they are not there yet."""
-        for part in _reported(self.buffer.missing(indices), self.config.buffer.encode_batch, "images"):
+        """Makes the training patches of these images, if they are not there yet.
+
+        Several ranks, which must all be called so, encode some of the images each and give them to the others.
+        """
+        missing, size = self.buffer.missing(indices), self.config.buffer.encode_batch
+        for turn, part in enumerate(_reported(missing, size, "images")):
+            if turn % self.ranks.count != self.ranks.rank:
+                continue
             # A stream per part: what an image's patches are does not depend on what was encoded before.
-            stream = random_stream(self._seed, "buffer", int(part[0]))
+            stream = random_stream(self.seed, "buffer", int(part[0]))
             self.buffer.fill(
                 part,
                 lambda frames: self.images.batch(frames, self.device),
@@ -110,6 +120,9 @@ class ImageBank:
                 self.config.augmentation,
                 stream,
             )
+        if self.ranks.count > 1 and len(missing):
+            for turn, part in enumerate(missing.split(size)):
+                self.buffer.take_over(part, turn % self.ranks.count, self.ranks)
 
     def keypoints(self, indices: Int[Tensor, " b"]) -> Keypoints:
         """All keypoints, with those of these images present; positions are in pixels of the network image."""
@@ -140,7 +153,7 @@ class ImageBank:
         if self._descriptors is None:
             parts = _reported(torch.arange(len(self)), 16, "images encoded")
             everything = torch.cat([self.features(part) for part in parts])
-            self._descriptors = global_descriptors(everything, random_stream(self._seed, "retrieval"))
+            self._descriptors = global_descriptors(everything, random_stream(self.seed, "retrieval"))
         return self._descriptors @ self._descriptors.T
 
 
