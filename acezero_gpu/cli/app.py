@@ -59,12 +59,11 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def _about(
-    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    refuse_ranks(context.invoked_subcommand)
+    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What the user can put right is one sentence on stderr; anything else is a defect and keeps its traceback.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        refuse_ranks(given[0] if given else "")
+        code = app(args=given, standalone_mode=False)
     except Exception as error:
         told = sentence_and_code(error)
         if told is None:

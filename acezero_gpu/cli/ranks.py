@@ -32,11 +32,11 @@ PATIENCE_S = 10.0
 """How long a process may take to end in order once torchrun has told it to; torchrun kills it after 30 s."""
 
 
-def refuse_ranks(command: str | None) -> None:
+def refuse_ranks(command: str) -> None:
     """``InputError`` for a command that several processes would only do several times."""
     if process_count() > 1 and command not in SHARED:
         raise InputError(
-            f"{command}: cannot share its work; torchrun is for {', '.join(SHARED)}. Call acezero {command} itself."
+            f"acezero {command} cannot share its work; torchrun is for {', '.join(SHARED)}. Call it without torchrun."
         )
 
 

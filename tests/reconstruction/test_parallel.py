@@ -1,7 +1,6 @@
 """Two processes that share patches, mapping and registration end with what one process has."""
 
 import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from reference.analytic_world import World, make_world
+from reference.free_port import free_port
 from reference.posed_scene import make_scene
 from torch import Tensor
 
@@ -184,10 +184,7 @@ def work(rank: int, port: int, folder: Path) -> None:
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(work, args=(port, folder), nprocs=2)
+    torch.multiprocessing.spawn(work, args=(free_port(), folder), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
