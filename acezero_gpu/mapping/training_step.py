@@ -10,7 +10,7 @@ from acezero_gpu.mapping.losses import patch_loss, soft_clamp_at
 from acezero_gpu.mapping.pose_refinement import PoseTable
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
 from acezero_gpu.network import Head
-from acezero_gpu.runtime import autocast
+from acezero_gpu.runtime import autocast, chunk_ranges, halving
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 
 
@@ -72,11 +72,29 @@ class TrainingStep:
             return self.head(features if lowered else features.float())
 
     def _gradient(self, moving: bool, soft_clamp_px: float) -> tuple[Tensor, Tensor]:
-        """Of this rank's share of the batch, left in the parameters; its part of the mean loss and inlier share."""
-        config, size = self.config, self.config.batch_size
-        frames, slots = self.buffer.draw(self.frames, size, self.generator)
-        mine = self.ranks.part(size)
-        batch = self.buffer.patches(frames[mine], slots[mine])
+        """Of this rank's share of the batch, left in the parameters; its part of the mean loss and inlier share.
+
+        Where memory runs out, the gradients of smaller pieces are added up: the step stays the same.
+        """
+        drawn = self.buffer.draw(self.frames, self.config.batch_size, self.generator)
+        mine = self.ranks.part(self.config.batch_size)
+        frames, slots = (index[mine] for index in drawn)
+
+        def attempt(size: int) -> tuple[Tensor, Tensor]:
+            for parameter in self.learnt:
+                parameter.grad = None
+            pieces = [
+                self._backward(self.buffer.patches(frames[piece], slots[piece]), moving, soft_clamp_px)
+                for piece in chunk_ranges(len(frames), size)
+            ]
+            losses, inliers = zip(*pieces, strict=True)
+            return (losses[0], inliers[0]) if len(pieces) == 1 else (sum(losses), sum(inliers))
+
+        return halving("mapping", len(frames), attempt)
+
+    def _backward(self, batch: PatchBatch, moving: bool, soft_clamp_px: float) -> tuple[Tensor, Tensor]:
+        """Adds to the gradients what some patches of the batch have to say."""
+        config = self.config
         rows = self.row_of_image[batch.frames]
         points = self.predict(batch.features)
         with torch.set_grad_enabled(moving):
@@ -97,10 +115,10 @@ class TrainingStep:
             soft_clamp_px=soft_clamp_px,
             target_depth=self._target_depth(batch, rows),
         )
-        loss = result.loss.sum() / size
+        loss = result.loss.sum() / config.batch_size
         self.scaler.scale(loss).backward()
         inlier = (result.error_px < config.inlier_px) & result.valid
-        return loss.detach(), inlier.sum() / size
+        return loss.detach(), inlier.sum() / config.batch_size
 
     def _target_depth(self, batch: PatchBatch, rows: Tensor) -> Tensor | None:
         targets = self.table.depth_targets

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+from acezero_gpu.runtime import chunk_ranges, chunk_size_for, in_chunks
 from acezero_gpu.runtime.progress import report
 
 
@@ -148,12 +148,15 @@ def _match(a: Keypoints, b: Keypoints, pairs: Int[Tensor, "pairs 2"], config: Ke
     chunk = chunk_size_for(2 * 4 * slots_a * slots_b, config.matching_budget_bytes)
     index = torch.empty(len(pairs), slots_a, dtype=torch.long, device=a.valid.device)
     ratio = torch.empty(len(pairs), slots_a, device=a.valid.device)
-    for part in chunk_ranges(len(pairs), chunk):
+
+    def match(part: slice) -> None:
         rows_a, rows_b = pairs[part].unbind(-1)
         index[part], ratio[part] = _match_chunk(
             a.descriptors[rows_a], b.descriptors[rows_b], a.valid[rows_a], b.valid[rows_b], config.max_ratio
         )
         report(part.stop, len(pairs), "pairs matched")
+
+    in_chunks("matching", len(pairs), chunk, match)
     return Matches(index, ratio)
 
 

@@ -29,7 +29,7 @@ from acezero_gpu.ransac.result import (
 from acezero_gpu.ransac.sampling import ImageStreams
 from acezero_gpu.ransac.scoring import score_hypotheses, score_squared_errors, squared_errors_px
 from acezero_gpu.ransac.search import chunk_budget, search_pose
-from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
+from acezero_gpu.runtime import chunk_size_for, in_chunks, random_stream
 
 
 @torch.no_grad()
@@ -82,8 +82,8 @@ def estimate_absolute_pose(
         generator = generator or random_stream(0, "absolute pose")
         streams = ImageStreams.draw(batch, generator, points.device)
     budget = chunk_budget(config, points.device)
-    parts = []
-    for part in chunk_ranges(batch, chunk_size_for(_bytes_per_image(config, points), budget)):
+
+    def estimate(part: slice) -> AbsolutePoseResult:
         data = make_correspondences(
             points[part],
             pixels[part],
@@ -92,8 +92,10 @@ def estimate_absolute_pose(
             None if weights is None else weights[part],
         )
         prior = None if guess is None else guess[part]
-        parts.append(_estimate(data, config, streams.images(part), prior))
-    result = concatenated(parts)
+        return _estimate(data, config, streams.images(part), prior)
+
+    chunk = chunk_size_for(_bytes_per_image(config, points), budget)
+    result = concatenated(in_chunks("pose solver", batch, chunk, estimate))
     return result if weights is None else replace(result, score=result.score * unit)
 
 

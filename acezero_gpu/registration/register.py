@@ -12,6 +12,7 @@ from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3
 from acezero_gpu.network import SceneMap
 from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
 from acezero_gpu.ransac.sampling import ImageStreams
+from acezero_gpu.runtime import in_chunks
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
 
@@ -76,24 +77,25 @@ def register_images(
     ransac = replace(config.ransac, max_error_px=config.ransac.max_error_px * pixel_scale)
     streams = ImageStreams.draw(len(images), generator, camera.focal_px.device)
     mine = ranks.rows(len(images))
-    poses, counts = [camera.focal_px.new_zeros(0, 3, 4)], [streams.seeds[:0]]
-    cells = done = 0
-    for part in mine.split(config.batch) if len(mine) else ():
-        features = features_of(images[part])
+
+    def work(part: slice) -> tuple[Tensor, Tensor, int]:
+        features = features_of(images[mine[part]])
         rows, columns = features.shape[-2:]
-        cells = rows * columns
         points = scene_map.scene_coordinates(features)
         pixels = cell_centres_px(rows, columns, stride, device=points.device)
         if radial is not None:
             pixels = undistort_pixels(pixels, camera, radial)
-        draws = streams.images(part.to(points.device))
+        draws = streams.images(mine[part].to(points.device))
         result = estimate_absolute_pose(points, pixels, camera, ransac, streams=draws)
-        poses.append(matrix_from_se3(result.cam_from_world))
-        counts.append(result.inlier_count)
-        done += len(part)
-        report(min(len(images), done * ranks.count), len(images), "images")
+        report(min(len(images), part.stop * ranks.count), len(images), "images")
+        return matrix_from_se3(result.cam_from_world), result.inlier_count, rows * columns
+
+    parts = in_chunks("registration", len(mine), config.batch, work)
+    # A rank may have no image at all.
+    poses = torch.cat([camera.focal_px.new_zeros(0, 3, 4), *(poses for poses, _, _ in parts)])
+    counts = torch.cat([streams.seeds[:0], *(counts for _, counts, _ in parts)])
     return Registration(
-        ranks.gather_rows(mine, torch.cat(poses), len(images)),
-        ranks.gather_rows(mine, torch.cat(counts), len(images)),
-        cells,
+        ranks.gather_rows(mine, poses, len(images)),
+        ranks.gather_rows(mine, counts, len(images)),
+        parts[0][2] if parts else 0,
     )
