@@ -8,6 +8,7 @@ import torch
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.given import given_of, read_given, shared_focal_px
+from acezero_gpu.cli.memory_size import memory_bytes
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.run import Run
@@ -49,6 +50,7 @@ def map_(
     seed: opt.Seed = None,
     encoder: opt.EncoderChoice = None,
     buffer_device: opt.BufferDeviceChoice = None,
+    memory_budget: opt.MemoryBudget = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -59,6 +61,7 @@ def map_(
         "seed": seed,
         "encoder": encoder,
         "bank.buffer.device": buffer_device,
+        "bank.memory_budget_bytes": memory_bytes(memory_budget, "--memory-budget"),
         "loop.training.poses.name": pose_refinement,
         "loop.training.poses.wait": pose_refinement_wait,
         "loop.joint.when": refine_joint,

@@ -15,8 +15,9 @@ import typer
 
 from acezero_gpu.cli.failure import RunFailedError, sentence_and_code
 from acezero_gpu.cli.settings import Settings
+from acezero_gpu.reconstruction.memory_budget import working_bytes
 from acezero_gpu.reconstruction.parallel import serve
-from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime import InputError, limited_working_memory
 from acezero_gpu.runtime.distributed import (
     RankLostError,
     Ranks,
@@ -49,11 +50,19 @@ def speaks() -> bool:
 def all_ranks(settings: Settings) -> Iterator[Settings]:
     """The settings with the processes that share the work.
 
-    Runs its block on rank 0 alone. The others do what that calls for, and leave with ``typer.Exit``.
+    Runs its block on rank 0 alone. The others do what that calls for, and leave with ``typer.Exit``. On all of them
+    the working memory is that of the settings' budget.
     """
-    if process_count() == 1:
-        yield settings
-        return
+    with limited_working_memory(working_bytes(settings.config.bank.memory_budget_bytes)):
+        if process_count() == 1:
+            yield settings
+        else:
+            with _joined(settings) as joined:
+                yield joined
+
+
+@contextmanager
+def _joined(settings: Settings) -> Iterator[Settings]:
     if settings.device.type == "cuda":
         torch.cuda.set_device(settings.device)
     _heed_termination()

@@ -86,7 +86,12 @@ class Run:
             f"{len(images)} images of {source.width}x{source.height} px, worked on at {width}x{height} px"
         )
         device, ranks = self.settings.device, self.settings.ranks
-        made = ImageBank(images, keypoint_images, encoder, bank, device, config.seed, ranks)
+        with as_input_error():
+            made = ImageBank(images, keypoint_images, encoder, bank, device, config.seed, ranks)
+        self.log.line(
+            f" features of {made.cache.kept} images are kept, {made.cache.device_bytes / 1e6:.0f} MB on the device; "
+            f"{made.buffer.patches_per_frame} patches of each image, {made.buffer.bytes_needed / 1e6:.0f} MB"
+        )
         share_bank(made, config.encoder)
         return made
 

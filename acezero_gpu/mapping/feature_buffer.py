@@ -58,18 +58,27 @@ class FeatureBuffer:
         cls, images: int, cells: int, channels: int, config: BufferConfig, device: torch.device
     ) -> "FeatureBuffer":
         """Chooses passes and cells per pass within ``config``'s bounds; allocates nothing yet."""
-        per_pass = min(config.samples_per_pass, cells)
-        share = max(1, config.max_patches // max(1, images))
-        passes = max(1, min(config.max_passes, share // per_pass))
-        buffer = cls(images, passes, min(per_pass, share), channels, device)
+        buffer = cls(images, *_passes(images, cells, config), channels, device)
         if config.device == "cpu":
             buffer.storage_device = torch.device("cpu")
         return buffer
 
+    @staticmethod
+    def slots(images: int, cells: int, config: BufferConfig) -> int:
+        """Patches of all images together that ``plan`` makes room for."""
+        passes, per_pass = _passes(images, cells, config)
+        return images * passes * per_pass
+
+    @staticmethod
+    def bytes_per_patch(channels: int) -> int:
+        """A feature in half precision, and where it lies in its image: two numbers in single precision."""
+        return channels * FEATURE_DTYPE.itemsize + 8
+
     @property
     def bytes_needed(self) -> int:
+        """Of all patches."""
         images, slots, channels = self._shape
-        return images * slots * (channels * 2 + 8)
+        return images * slots * self.bytes_per_patch(channels)
 
     @property
     def patches_per_frame(self) -> int:
@@ -180,3 +189,10 @@ class FeatureBuffer:
         pixels = self.pixels.flatten(0, 1).index_select(0, flat_index)
         target = self.compute_device
         return PatchBatch(features.to(target), pixels.to(target), frames.to(target))
+
+
+def _passes(images: int, cells: int, config: BufferConfig) -> tuple[int, int]:
+    """Augmentations of each image, and cells drawn from each of them."""
+    per_pass = min(config.samples_per_pass, cells)
+    share = max(1, config.max_patches // max(1, images))
+    return max(1, min(config.max_passes, share // per_pass)), min(per_pass, share)

@@ -1,6 +1,6 @@
 """Device, chunking, compilation, errors, timing and random streams: nothing here knows about vision."""
 
-from acezero_gpu.runtime.chunking import chunk_ranges, chunk_size_for
+from acezero_gpu.runtime.chunking import chunk_ranges, chunk_size_for, limited_working_memory
 from acezero_gpu.runtime.compilation import compiled
 from acezero_gpu.runtime.device import autocast, describe_device, resolve_device
 from acezero_gpu.runtime.errors import InputError
@@ -18,6 +18,7 @@ __all__ = [
     "describe_device",
     "halving",
     "in_chunks",
+    "limited_working_memory",
     "random_stream",
     "resolve_device",
 ]

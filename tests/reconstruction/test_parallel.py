@@ -27,6 +27,7 @@ from acezero_gpu.mapping.calibration import FocalScale
 from acezero_gpu.mapping.pose_refinement import make_pose_table
 from acezero_gpu.mapping.training_step import TrainingStep
 from acezero_gpu.network import Head, HeadConfig, SceneMap, make_encoder
+from acezero_gpu.ransac import RansacConfig
 from acezero_gpu.reconstruction import BankConfig, ImageBank, parallel
 from acezero_gpu.registration import RegistrationConfig, register_images
 from acezero_gpu.runtime.distributed import ALONE, Ranks, join_ranks, leave_ranks
@@ -138,19 +139,19 @@ class TrueMap(SceneMap):
         return features[:, :3].flatten(2).transpose(1, 2)
 
 
-def registered(ranks: Ranks) -> dict[str, Tensor]:
-    """More images than ranks, from a map that is right."""
-    scene = make_scene(5, rows=15, columns=20, device=CPU, noise_px=1.0, outliers=0.4)
+def registered(ranks: Ranks, seed: int = 0) -> dict[str, Tensor]:
+    """More images than ranks, with so few hypotheses that the draws decide how good a pose is."""
+    scene = make_scene(5, rows=15, columns=20, device=CPU, noise_px=6.0, outliers=0.6)
     features = scene.points.transpose(1, 2).unflatten(2, (15, 20))
     found = register_images(
         lambda part: features[part],
         torch.tensor([4, 2, 0, 1, 3]),
         TrueMap(Head(3, HeadConfig(width=4), torch.zeros(3)), "truth", 480, 1.0),
         scene.camera,
-        RegistrationConfig(batch=2),
+        RegistrationConfig(RansacConfig(hypotheses=4, refinement_rounds=0, polish_rounds=0), batch=2),
         stride=32,
         pixel_scale=1.0,
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(seed),
         ranks=ranks,
     )
     return {"cam_from_world": found.cam_from_world, "inlier_count": found.inlier_count}
@@ -208,7 +209,8 @@ def test_ranks_hold_the_same_bits_after_many_steps(by_two: list[dict[str, Any]])
 
 def test_images_that_two_ranks_register_have_the_poses_of_one_process(by_two: list[dict[str, Any]]) -> None:
     alone = registered(ALONE)
-    assert (alone["inlier_count"] > 100).all()
+    assert (alone["inlier_count"] > 3).all()
+    assert not torch.equal(registered(ALONE, seed=1)["inlier_count"], alone["inlier_count"])
     for found in by_two:
         torch.testing.assert_close(
             found["registered"]["cam_from_world"], alone["cam_from_world"], rtol=0, atol=1e-5
