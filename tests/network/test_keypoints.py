@@ -41,20 +41,33 @@ def random_keypoints(rows: int, slots: int, generator: torch.Generator, device: 
     return Keypoints(*(x.to(device) for x in (pixels, descriptors, valid.float(), valid)))
 
 
+@pytest.fixture(params=["kornia", "opencv"])
+def library(request, device):
+    """Whose SIFT."""
+    if request.param == "opencv" and device.type != "cpu":
+        pytest.skip("OpenCV finds keypoints on the CPU only")
+    return request.param
+
+
 @pytest.mark.parametrize("sigma", [2.0, 4.0])
-def test_pixels_follow_the_corner_convention(device, sigma):
+@pytest.mark.parametrize("upright", [False, True])
+def test_pixels_follow_the_corner_convention(device, library, sigma, upright):
     # None half-way between two pixels of the doubled image: such a blob has two equal maxima, hence none.
     centres = [(30.5, 30.5), (126.2, 41.4), (130.6, 120.5), (33.3, 110.85)]
-    keypoints = detect_keypoints(blob_image(centres, 150, 160, sigma).to(device), KeypointConfig(per_image=8))
-    strongest = keypoints.pixels[0, : len(centres)].cpu()
+    image = blob_image(centres, 150, 160, sigma).to(device)
+    # A round blob has no orientation of its own: OpenCV gives it many, each with a slot.
+    config = KeypointConfig(
+        library=library, per_image=8 if library == "kornia" or upright else 128, upright=upright
+    )
+    keypoints = detect_keypoints(image, config)
     assert keypoints.valid[0, : len(centres)].all()
-    distance = torch.cdist(torch.tensor(centres), strongest).amin(1)
+    distance = torch.cdist(torch.tensor(centres), keypoints.pixels[0].cpu()).amin(1)
     # half a pixel of wrong convention would show: the detector itself is exact to a tenth
     assert distance.max() < 0.12
 
 
-def test_blank_image_has_no_valid_slot_and_disturbs_no_neighbour(device, generator):
-    config = KeypointConfig(per_image=64)
+def test_blank_image_has_no_valid_slot_and_disturbs_no_neighbour(device, library, generator):
+    config = KeypointConfig(library=library, per_image=64)
     image = textured_image(96, 96, generator).to(device)
     together = detect_keypoints(torch.cat([torch.zeros_like(image), image]), config)
     alone = detect_keypoints(image, config)
@@ -65,16 +78,39 @@ def test_blank_image_has_no_valid_slot_and_disturbs_no_neighbour(device, generat
     torch.testing.assert_close(together.descriptors[1], alone.descriptors[0], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_slots_are_full_and_the_strongest_come_first(device, library, upright, generator):
+    image = textured_image(160, 200, generator).to(device)
+    config = KeypointConfig(library=library, per_image=100, upright=upright, half_descriptors=False)
+    found = detect_keypoints(image, config)
+    assert found.valid.float().mean() > 0.8
+    assert (found.scores.diff() <= 0).all()
+    norms = found.descriptors.norm(dim=-1)[found.valid]
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-3, rtol=0)
+    assert (found.descriptors >= 0).all()
+
+
+def test_opencv_is_the_cpus(device, generator):
+    image = textured_image(96, 96, generator).to(device)
+    config = KeypointConfig(library="opencv", per_image=64)
+    if device.type == "cpu":
+        found = detect_keypoints(image, KeypointConfig(per_image=64))
+        assert torch.equal(found.pixels, detect_keypoints(image, config).pixels)
+        return
+    with pytest.raises(ValueError, match="CPU only"):
+        detect_keypoints(image, config)
+
+
 def test_no_images(device):
     keypoints = detect_keypoints(torch.zeros(0, 1, 64, 64, device=device), KeypointConfig(per_image=5))
     assert keypoints.pixels.shape == (0, 5, 2)
     assert keypoints.descriptors.shape == (0, 5, 128)
 
 
-def test_shift_is_recovered(device, generator):
+def test_shift_is_recovered(device, library, generator):
     image = textured_image(160, 200, generator).to(device)
     a, b = image[..., 0:140, 0:180], image[..., 16:156, 12:192]
-    config = KeypointConfig(per_image=256, half_descriptors=True)
+    config = KeypointConfig(library=library, per_image=256, half_descriptors=True)
     keypoints = detect_keypoints(torch.cat([a, b]), config)
     assert keypoints.descriptors.dtype == torch.float16
     first, second = keypoints.select(torch.tensor([0])), keypoints.select(torch.tensor([1]))
