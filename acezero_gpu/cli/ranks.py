@@ -72,6 +72,10 @@ def _joined(settings: Settings) -> Iterator[Settings]:
         raise typer.Exit
     try:
         yield replace(settings, ranks=ranks)
+    except RankLostError:
+        if not ranks.has_the_last_word():
+            raise typer.Exit(1) from None
+        raise
     finally:
         ranks.end()
     leave_ranks()
@@ -79,6 +83,9 @@ def _joined(settings: Settings) -> Iterator[Settings]:
 
 def _help(ranks: Ranks, device: torch.device) -> None:
     logging.getLogger("acezero_gpu").addHandler(logging.NullHandler())  # rank 0 warns of the same
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal interrupts all processes; rank 0 ends the others
     try:
         serve(ranks, device)
     except RankLostError:

@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from acezero_gpu.network import FEATURE_DTYPE
+from acezero_gpu.runtime.distributed import process_count
 from acezero_gpu.runtime.memory import is_out_of_memory
 
 HOST_SHARE = 0.5
-"""Of the main memory that is free, so much may take what a GPU has no room for."""
+"""Of the main memory that is free, so much may take what the GPUs of all processes have no room for."""
 AT_ONCE = 16
 """Images that are encoded together."""
 
@@ -38,7 +39,8 @@ class FeatureCache:
             min(images, budget_bytes // each), *shape, dtype=FEATURE_DTYPE, device=device
         )
         beyond = images - len(self._near)
-        self._far = _host_memory(min(beyond, int(HOST_SHARE * _free_bytes()) // each) if spills else 0, shape)
+        room = int(HOST_SHARE * _free_bytes()) // process_count() if spills else 0
+        self._far = _host_memory(min(beyond, room // each), shape)
 
     @property
     def kept(self) -> int:

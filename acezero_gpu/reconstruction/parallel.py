@@ -75,17 +75,6 @@ def register(
     if bank.ranks.count > 1:
         head = scene_map.head.state_dict()
         bank.ranks.call("register", head, camera, config, radial, generator.get_state())
-    return _register(bank, scene_map, camera, config, radial, generator)
-
-
-def _register(
-    bank: ImageBank,
-    scene_map: SceneMap,
-    camera: PinholeCamera,
-    config: RegistrationConfig,
-    radial: Float[Tensor, " 2"],
-    generator: torch.Generator,
-) -> Registration:
     return register_images(
         bank.features,
         torch.arange(len(bank)),
@@ -109,7 +98,7 @@ def serve(ranks: Ranks, device: torch.device) -> None:
             continue
         assert bank is not None, "images come before all else"
         if name == "fill":
-            bank.fill_buffer(arguments[0])
+            fill_buffer(bank, *arguments)
         elif name == "train":
             _take_part_in_training(bank, *arguments)
         else:
@@ -137,13 +126,12 @@ def _take_part_in_training(
     bank: ImageBank, table: FrameTable, config: TrainingConfig, state: Tensor, head: dict[str, Any] | None
 ) -> None:
     try:
-        train_map(
-            bank.buffer,
+        train(
+            bank,
             table,
             config,
             generator=_generator(state, bank.device),
             initial_head=None if head is None else _head_of(head, bank.device),
-            ranks=bank.ranks,
         )
     except FloatingPointError:
         return  # rank 0 has met the same numbers, and decides
@@ -158,7 +146,8 @@ def _take_part_in_registration(
     state: Tensor,
 ) -> None:
     scene_map = SceneMap(_head_of(head, bank.device), bank.encoder.identifier, 1, 1.0)
-    _register(bank, scene_map, camera, config, radial, _generator(state, torch.device("cpu")))
+    generator = _generator(state, torch.device("cpu"))
+    register(bank, scene_map, camera, config, radial=radial, generator=generator)
 
 
 def _head_of(state: dict[str, Any], device: torch.device) -> Head:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-TIMEOUT = timedelta(minutes=5)
+TIMEOUT = timedelta(minutes=10)
 """How long one rank waits for another within a sum or a copy. One that has died is noticed at once."""
 LOOK_S = 0.02
 """How often a rank looks whether rank 0 has called."""
@@ -96,8 +96,11 @@ class Ranks:
         return everything
 
     def call(self, name: str, *arguments: Any) -> None:
-        """From rank 0: all other ranks are to do this. Arguments are tensors, plain values, and records of them."""
-        if self.count == 1:
+        """From rank 0: all other ranks are to do this. Arguments are tensors, plain values, and records of them.
+
+        Nothing on the other ranks, which do what they were called for by the same functions.
+        """
+        if self.count == 1 or self.rank > 0:
             return
         buffer = io.BytesIO()
         torch.save((name, arguments), buffer)
