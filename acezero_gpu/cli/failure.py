@@ -22,7 +22,7 @@ def sentence_and_code(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, FloatingPointError):
         return f"{str(error).rstrip('.')}; try another --seed, or a lower learning rate with --set.", 1
     if is_out_of_memory(error):
-        return "the memory is full; give less than it holds with --memory-budget, or --buffer-device cpu.", 1
+        return "the memory is full; try a --memory-budget below what there is, or --buffer-device cpu.", 1
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", 1
     # The parser's own exceptions: which package defines them differs between versions of typer.

@@ -82,10 +82,9 @@ def _joined(settings: Settings) -> Iterator[Settings]:
 
 
 def _help(ranks: Ranks, device: torch.device) -> None:
-    logging.getLogger("acezero_gpu").addHandler(logging.NullHandler())  # rank 0 warns of the same
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal interrupts all processes; rank 0 ends the others
+    # Rank 0 warns of the same, and torchrun interrupts all processes at once: rank 0 ends the others.
+    logging.getLogger("acezero_gpu").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         serve(ranks, device)
     except RankLostError:
