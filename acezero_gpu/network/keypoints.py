@@ -87,10 +87,12 @@ class KeypointConfig:
     max_ratio: float = 0.9
     """A match is kept if nearest distance / second nearest distance is at most this, in both directions."""
     matching_budget_bytes: int = 256 * 2**20
-    """Working memory of matching, which sets how many pairs are matched at once."""
+    """Working memory of matching, which sets how many pairs are matched at once; on a CPU at most ``CACHED_BYTES``."""
 
 
 DEFAULT = KeypointConfig()
+CACHED_BYTES = 32 * 2**20
+"""More pairs at once than this leave a CPU's caches: 24 instead of 13 ms a pair of 2,048 keypoints on two cores."""
 INVALID = 1e4
 """A squared distance that no two unit descriptors have."""
 
@@ -146,7 +148,10 @@ def match_pairs(
 def _match(a: Keypoints, b: Keypoints, pairs: Int[Tensor, "pairs 2"], config: KeypointConfig) -> Matches:
     slots_a, slots_b = a.valid.shape[1], b.valid.shape[1]
     # similarity, and as much again for what a reduction may copy
-    chunk = chunk_size_for(2 * 4 * slots_a * slots_b, config.matching_budget_bytes)
+    budget = config.matching_budget_bytes
+    if a.valid.device.type == "cpu":
+        budget = min(budget, CACHED_BYTES)
+    chunk = chunk_size_for(2 * 4 * slots_a * slots_b, budget)
     index = torch.empty(len(pairs), slots_a, dtype=torch.long, device=a.valid.device)
     ratio = torch.empty(len(pairs), slots_a, device=a.valid.device)
 

@@ -80,7 +80,8 @@ def grow_block(
     config: SeedConfig,
     generator: torch.Generator,
 ) -> SeedBlock:
-    """Adds views one by one: look-alikes are matched, resected in one batch, and the best joins.
+    """Adds views, at most half as many at once as there are: look-alikes are matched and resected in one batch, and
+    the best join.
 
     Stops at ``block_views`` or when no candidate sees enough of the block's points.
     """
@@ -89,23 +90,45 @@ def grow_block(
         candidates = _candidates(bank, block, config, rejected)
         if not candidates:
             break
-        found = _resect(bank, matches, block, candidates, config, generator)
+        room = min(config.block_views, len(bank)) - len(block.views)
+        found = _resect(bank, matches, block, candidates, min(room, len(block.views) // 2), config, generator)
         if found is None:
             rejected.update(candidates)
             continue
-        image, pose = found
-        views = torch.cat([block.views, torch.tensor([image], device=bank.device)])
-        poses = torch.cat([block.joint.cam_from_world, pose[None]])
-        grown = adjusted_block(
-            bank, matches, SeedBlock(views, replace(block.joint, cam_from_world=poses)), config.joint.quick()
-        )
-        if int(grown.joint.observations_per_view[-1]) < config.min_inliers or _explained(grown) < _explained(
-            block
-        ):
-            rejected.add(image)
+        grown = _joined(bank, matches, block, *found, config)
+        if grown is None and len(found[0]) > 1:
+            # One of them may have spoilt it for the others.
+            found = found[0][:1], found[1][:1]
+            grown = _joined(bank, matches, block, *found, config)
+        if grown is None:
+            rejected.update(found[0])
             continue
         block = grown
     return _rescaled(adjusted_block(bank, matches, block, config.joint), config.median_depth)
+
+
+def _joined(
+    bank: ImageBank,
+    matches: MatchStore,
+    block: SeedBlock,
+    images: list[int],
+    poses: Float[Tensor, "k 3 4"],
+    config: SeedConfig,
+) -> SeedBlock | None:
+    """The adjusted block with these images; None if one of them sees too little of it, or the block loses by them."""
+    grown = adjusted_block(
+        bank,
+        matches,
+        SeedBlock(
+            torch.cat([block.views, torch.tensor(images, device=bank.device)]),
+            replace(block.joint, cam_from_world=torch.cat([block.joint.cam_from_world, poses])),
+        ),
+        config.joint.quick(),
+    )
+    seen = grown.joint.observations_per_view[len(block.views) :]
+    if int(seen.min()) < config.min_inliers or _explained(grown) < _explained(block):
+        return None
+    return grown
 
 
 def _explained(block: SeedBlock) -> int:
@@ -128,10 +151,11 @@ def _resect(
     matches: MatchStore,
     block: SeedBlock,
     candidates: list[int],
+    count: int,
     config: SeedConfig,
     generator: torch.Generator,
-) -> tuple[int, Float[Tensor, "3 4"]] | None:
-    """The candidate that sees most of the block's points, with its pose."""
+) -> tuple[list[int], Float[Tensor, "k 3 4"]] | None:
+    """The candidates that see most of the block's points, at most ``count``, the best first, with their poses."""
     point_map = PointMap.of(block.joint, block.views, len(bank), bank.config.keypoints.per_image)
     views = block.views.tolist()
     found = resect_images(
@@ -142,10 +166,11 @@ def _resect(
         max_error_px=config.resection_error_px,
         generator=generator,
     )
-    best = int(found.inlier_count.argmax())
-    if int(found.inlier_count[best]) < config.min_inliers:
+    best = found.inlier_count.argsort(descending=True)[:count]
+    best = best[found.inlier_count[best] >= config.min_inliers]
+    if len(best) == 0:
         return None
-    return candidates[best], found.cam_from_world[best]
+    return [candidates[row] for row in best.tolist()], found.cam_from_world[best]
 
 
 def adjusted_block(bank: ImageBank, matches: MatchStore, block: SeedBlock, config: JointConfig) -> SeedBlock:
