@@ -57,11 +57,9 @@ class TrainingStep:
         loss, inliers = self._gradient(moving, soft_clamp_at(self.config.loss, progress))
         self.ranks.all_reduce_sum([p.grad for p in self.learnt if p.grad is not None] + [loss, inliers])
         self.scaler.step(self.head_optimiser)
-        self.head_optimiser.zero_grad(set_to_none=True)
         for optimiser in (self.pose_optimiser if moving else None, self.focal_optimiser):
             if optimiser is not None:
                 self.scaler.step(optimiser)
-                optimiser.zero_grad(set_to_none=True)
         self.scaler.update()
         return loss, inliers
 

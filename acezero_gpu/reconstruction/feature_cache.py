@@ -57,23 +57,30 @@ class FeatureCache:
         missing = indices[~self._known[indices] & (indices < self.kept)]
         for part in missing.split(AT_ONCE) if len(missing) else ():
             self._keep(part, encode(part))
-        near = indices < len(self._near)
-        if bool(near.all()):
-            return self._near[indices.to(self._near.device)]
+        device, limit = self._near.device, len(self._near)
+        if bool((indices < limit).all()):
+            return self._near[indices.to(device)]
         result = self._near.new_empty(len(indices), *self._shape)
-        result[near.to(result.device)] = self._near[indices[near].to(result.device)]
-        for row in (~near & (indices < self.kept)).nonzero()[:, 0].tolist():
-            result[row].copy_(self._far[int(indices[row]) - len(self._near)], non_blocking=True)
-        rest = indices >= self.kept
-        if bool(rest.any()):
-            result[rest.to(result.device)] = encode(indices[rest])
+        near, far, rest = self._places(indices)
+        result[near.to(device)] = self._near[indices[near].to(device)]
+        for row in far.tolist():
+            result[row].copy_(self._far[int(indices[row]) - limit], non_blocking=True)
+        if len(rest):
+            result[rest.to(device)] = encode(indices[rest])
         return result
 
     def _keep(self, indices: Int[Tensor, " b"], features: Float[Tensor, "b c rows cols"]) -> None:
-        near = indices < len(self._near)
-        self._near[indices[near].to(self._near.device)] = features[near.to(features.device)]
-        self._far[indices[~near] - len(self._near)] = features[(~near).to(features.device)].cpu()
+        near, far, _ = self._places(indices)
+        self._near[indices[near].to(features.device)] = features[near.to(features.device)]
+        for row in far.tolist():
+            self._far[int(indices[row]) - len(self._near)] = features[row]
         self._known[indices] = True
+
+    def _places(self, indices: Int[Tensor, " b"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of ``indices`` whose images are kept on the device, in main memory, and nowhere."""
+        near, kept = indices < len(self._near), indices < self.kept
+        near_rows, far_rows, rest = (mask.nonzero()[:, 0] for mask in (near, kept & ~near, ~kept))
+        return near_rows, far_rows, rest
 
 
 def _host_memory(images: int, shape: tuple[int, int, int]) -> Tensor:

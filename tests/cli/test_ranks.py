@@ -154,6 +154,18 @@ def test_torchrun_ends_a_run_that_has_lost_a_rank(room: Path, tmp_path: Path, ra
         told_of_the_dead(process, out)
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_says_so_in_its_log(room: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with torchrun(*endless(room, out)) as process:
+        until_it_maps(process, out)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert sentences(err) == []
+    assert (out / "log.txt").read_text().splitlines()[-1].endswith("interrupted")
+
+
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
     for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2), ("LOCAL_RANK", rank)):
         monkeypatch.setenv(name, str(value))
