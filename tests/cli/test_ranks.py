@@ -74,7 +74,7 @@ def sentences(stderr: str) -> list[str]:
 
 
 def test_two_processes_make_one_run(room: Path, call: Call, tmp_path: Path) -> None:
-    steps = ["--set", "loop.final_schedule.iterations=150", "--no-report"]
+    steps = ["--set", "loop.final_schedule.iterations=60", "--no-report"]
     outs = tmp_path / "one", tmp_path / "two"
     with torchrun("reconstruct", room / "images", outs[1], *FLAGS, *steps) as process:
         out, err = process.communicate()
@@ -110,7 +110,7 @@ def told_of_the_dead(process: subprocess.Popen[str], out: Path) -> None:
     """One of its processes has just been killed: it ends soon, with one sentence, and what was finished is there."""
     killed = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - killed < 20
+    assert time.monotonic() - killed < 45
     assert process.returncode == 1
     assert len(sentences(err)) == 1, err
     assert "A process of this run has ended" in sentences(err)[0]
