@@ -165,7 +165,14 @@ def test_the_page_does_what_it_says(scene: Scene, call: Call, monkeypatch: pytes
     refined = scene.figures(call, "refined/poses_mapped.txt", *strict)
     assert refined["median_translation"] < 0.02
     assert refined["median_rotation_deg"] < 1.0
-    for run_folder in ("from-map", "from-poses", "known-focal", "near-focal", "buffer-on-cpu"):
+    for run_folder in (
+        "from-map",
+        "from-poses",
+        "known-focal",
+        "near-focal",
+        "buffer-on-cpu",
+        "little-memory",
+    ):
         figures = scene.figures(call, f"{run_folder}/poses_final.txt", *strict)
         assert figures["registered"] >= IMAGES - 3, run_folder
         assert figures["median_translation"] < 0.02, run_folder
