@@ -23,6 +23,7 @@ PRESETS = ("fast", "default", "quality")
 NAMES = setting_names(preset("default"))
 OTHER_WORDS = {
     "bank.buffer.device": "cpu",
+    "bank.keypoints.library": "kornia",
     "loop.joint.when": "off",
     "loop.training.loss.name": "l1",
     "loop.training.poses.name": "naive",

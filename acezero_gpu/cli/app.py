@@ -17,6 +17,7 @@ from acezero_gpu.cli.frames import frames
 from acezero_gpu.cli.import_poses import import_poses
 from acezero_gpu.cli.map import map_
 from acezero_gpu.cli.output import say
+from acezero_gpu.cli.ranks import refuse_ranks, speaks
 from acezero_gpu.cli.reconstruct import reconstruct
 from acezero_gpu.cli.register import register
 from acezero_gpu.cli.report import report
@@ -70,13 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What the user can put right is one sentence on stderr; anything else is a defect and keeps its traceback.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        refuse_ranks(given[0] if given else "")
+        code = app(args=given, standalone_mode=False)
     except Exception as error:
         told = sentence_and_code(error)
         if told is None:
             raise
         sentence, code = told
-        if sentence:
+        if sentence and (code == 1 or speaks()):
             sys.stderr.write(f"acezero: {sentence}\n")
     return code if isinstance(code, int) else 0

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from acezero_gpu.reconstruction import ReconstructionError
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.distributed import RankLostError
+from acezero_gpu.runtime.memory import is_out_of_memory
 
 
 class RunFailedError(RuntimeError):
@@ -17,15 +17,12 @@ def sentence_and_code(error: Exception) -> tuple[str, int] | None:
     """The sentence and the exit code for an exception that the user can act on, None for a defect."""
     if isinstance(error, InputError):
         return str(error), 2
-    if isinstance(error, RunFailedError | ReconstructionError):
+    if isinstance(error, RunFailedError | ReconstructionError | RankLostError):
         return str(error), 1
     if isinstance(error, FloatingPointError):
         return f"{str(error).rstrip('.')}; try another --seed, or a lower learning rate with --set.", 1
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return (
-            "the GPU's memory is full; try --buffer-device cpu, or --set bank.buffer.max_patches=2000000.",
-            1,
-        )
+    if is_out_of_memory(error):
+        return "the memory is full; try a --memory-budget below what there is, or --buffer-device cpu.", 1
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", 1
     # The parser's own exceptions: which package defines them differs between versions of typer.

@@ -8,15 +8,17 @@ import torch
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.given import given_of, read_given, shared_focal_px
+from acezero_gpu.cli.memory_size import memory_bytes
 from acezero_gpu.cli.output import say
+from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
-from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress, train_map
+from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress
 from acezero_gpu.network import SceneMap
-from acezero_gpu.reconstruction import ImageBank, ReconstructionState
+from acezero_gpu.reconstruction import ImageBank, ReconstructionState, parallel
 from acezero_gpu.reconstruction.plan import mapping_work
 from acezero_gpu.reconstruction.rounds import Loop, adjusted
 from acezero_gpu.reconstruction.state import posed_state, to_posed_views
@@ -48,6 +50,7 @@ def map_(
     seed: opt.Seed = None,
     encoder: opt.EncoderChoice = None,
     buffer_device: opt.BufferDeviceChoice = None,
+    memory_budget: opt.MemoryBudget = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -58,13 +61,14 @@ def map_(
         "seed": seed,
         "encoder": encoder,
         "bank.buffer.device": buffer_device,
+        "bank.memory_budget_bytes": memory_bytes(memory_budget, "--memory-budget"),
         "loop.training.poses.name": pose_refinement,
         "loop.training.poses.wait": pose_refinement_wait,
         "loop.joint.when": refine_joint,
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_, command_defaults=MAP_DEFAULTS)
-    with RunLog(verbosity(quiet, verbose), log_json) as log:
+    with all_ranks(settings) as settings, RunLog(verbosity(quiet, verbose), log_json) as log:
         line = map_folder(images, out, poses, settings, log, focal_px, allow_missing, overwrite)
     say(line)
 
@@ -107,7 +111,7 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState) -> MappingResu
     frames = state.registered.nonzero()[:, 0]
     expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
     with run.timer.stage("buffer"):
-        bank.fill_buffer(frames.cpu())
+        parallel.fill_buffer(bank, frames.cpu())
     refines_focal = not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
     training = replace(
         loop.training,
@@ -124,8 +128,8 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState) -> MappingResu
         )
 
     with run.timer.stage("mapping"):
-        return train_map(
-            bank.buffer,
+        return parallel.train(
+            bank,
             table,
             training,
             generator=random_stream(config.seed, "mapping", "given poses", device=bank.device),

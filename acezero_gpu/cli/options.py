@@ -188,6 +188,16 @@ BufferDeviceChoice = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-budget",
+        metavar="SIZE",
+        help="What features, training patches and working memory may take together on the device, as 6GB or 512MiB.",
+        show_default="no bound on all together",
+        rich_help_panel=RUN,
+    ),
+]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace earlier results in OUT.", rich_help_panel=SHOWN),

@@ -9,8 +9,10 @@ from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
+from acezero_gpu.cli.memory_size import memory_bytes
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
@@ -75,6 +77,7 @@ def reconstruct(
     seed: opt.Seed = None,
     encoder: opt.EncoderChoice = None,
     buffer_device: opt.BufferDeviceChoice = None,
+    memory_budget: opt.MemoryBudget = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
@@ -87,6 +90,7 @@ def reconstruct(
         "seed": seed,
         "encoder": encoder,
         "bank.buffer.device": buffer_device,
+        "bank.memory_budget_bytes": memory_bytes(memory_budget, "--memory-budget"),
         "loop.joint.when": refine_joint,
         "loop.fix_focal": fix_focal or None,
     }
@@ -94,7 +98,7 @@ def reconstruct(
     frames = frame_selection(fps, every, min_sharpness, max_frames)
     if (fps or every) and named_video(images) is None:
         raise InputError(f"--fps and --every are for videos, and {images} is none.")
-    with RunLog(verbosity(quiet, verbose), log_json) as log:
+    with all_ranks(settings) as settings, RunLog(verbosity(quiet, verbose), log_json) as log:
         try:
             outcome = reconstruct_folder(
                 images,

@@ -8,15 +8,16 @@ from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
 from acezero_gpu.cli.given import load_map
 from acezero_gpu.cli.output import say
+from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
 from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.io.run_folder import REGISTERED_FROM
+from acezero_gpu.reconstruction import parallel
 from acezero_gpu.reconstruction.plan import registration_work
 from acezero_gpu.reconstruction.state import to_posed_views
-from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.progress import expect
 
@@ -39,7 +40,7 @@ def register(
 ) -> None:
     """Poses of photographs in a map that exists."""
     settings = resolve_settings(device, preset, config, {"seed": seed, "encoder": encoder}, set_)
-    with RunLog(verbosity(quiet, verbose), log_json) as log:
+    with all_ranks(settings) as settings, RunLog(verbosity(quiet, verbose), log_json) as log:
         line = register_folder(
             images, map_file, out, settings, log, focal_px, overwrite, encoder_given=encoder is not None
         )
@@ -74,14 +75,11 @@ def register_folder(
     config = settings.config.loop.registration
     expect("", [registration_work(bank)])
     with run.timer.stage("registration"):
-        found = register_images(
-            bank.features,
-            torch.arange(len(bank)),
+        found = parallel.register(
+            bank,
             scene_map,
             bank.camera(focal),
             config,
-            stride=bank.encoder.stride,
-            pixel_scale=bank.pixel_scale,
             radial=torch.tensor(scene_map.radial, device=bank.device),
             generator=random_stream(settings.config.seed, "registration", "queries"),
         )

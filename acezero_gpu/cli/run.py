@@ -16,6 +16,7 @@ from acezero_gpu.io import RunFolder
 from acezero_gpu.io.run_folder import IMAGE_ROOT, IMAGE_SIZE
 from acezero_gpu.network import make_encoder
 from acezero_gpu.reconstruction import ImageBank
+from acezero_gpu.reconstruction.parallel import share_bank
 from acezero_gpu.runtime import InputError, StageTimer, describe_device
 
 FURTHER_FILES = ("map.safetensors", "poses.txt", "point_cloud.ply")
@@ -56,7 +57,9 @@ class Run:
         folder.write_text("config.toml", f"# {line}\n# preset {settings.preset}\n{as_toml(settings.config)}")
         log.open_file(folder.log)
         log.line(f" {line}")
-        log.line(f"device {describe_device(settings.device)}, preset {settings.preset}")
+        count = settings.ranks.count
+        together = f", {count} processes" if count > 1 else ""
+        log.line(f"device {describe_device(settings.device)}{together}, preset {settings.preset}")
         return cls(line, folder, settings, log, StageTimer(settings.device))
 
     def load_bank(self, image_set: ImageSet, *, keypoints: bool, minimum: int = 2) -> ImageBank:
@@ -82,7 +85,15 @@ class Run:
         self.log.line(
             f"{len(images)} images of {source.width}x{source.height} px, worked on at {width}x{height} px"
         )
-        return ImageBank(images, keypoint_images, encoder, bank, self.settings.device, config.seed)
+        device, ranks = self.settings.device, self.settings.ranks
+        with as_input_error():
+            made = ImageBank(images, keypoint_images, encoder, bank, device, config.seed, ranks)
+        self.log.line(
+            f" features of {made.cache.kept} images are kept, {made.cache.device_bytes / 1e6:.0f} MB on the device; "
+            f"{made.buffer.patches_per_frame} patches of each image, {made.buffer.bytes_needed / 1e6:.0f} MB"
+        )
+        share_bank(made, config.encoder)
+        return made
 
     def with_bank_settings(self, **changes: Any) -> "Run":
         """The same run with other settings of the image bank."""
@@ -101,6 +112,7 @@ class Run:
             "seconds": {name: round(value, 3) for name, value in self.timer.seconds.items()},
             "total_s": round(self.log.seconds, 3),
             "device": describe_device(self.settings.device),
+            "processes": self.settings.ranks.count,
             "preset": self.settings.preset,
             "seed": self.settings.config.seed,
             "versions": versions(),

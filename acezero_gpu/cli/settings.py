@@ -17,6 +17,7 @@ from acezero_gpu.config import (
     with_override,
 )
 from acezero_gpu.runtime import resolve_device
+from acezero_gpu.runtime.distributed import ALONE, Ranks
 
 Value = str | int | float | bool
 
@@ -31,6 +32,8 @@ class Settings:
     """Where tensors live."""
     preset: PresetName
     """What ``auto`` came to, or what was asked for."""
+    ranks: Ranks = ALONE
+    """The processes that share the work."""
 
 
 def resolve_settings(

@@ -6,13 +6,8 @@ from acezero_gpu.mapping.losses import LossConfig, LossName
 from acezero_gpu.mapping.pose_reestimation import ReestimationConfig
 from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig
 from acezero_gpu.mapping.schedule import ScheduleConfig
-from acezero_gpu.mapping.training import (
-    FrameTable,
-    MappingResult,
-    TrainingConfig,
-    TrainingProgress,
-    train_map,
-)
+from acezero_gpu.mapping.training import MappingResult, TrainingProgress, train_map
+from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
 
 __all__ = [
     "BufferConfig",

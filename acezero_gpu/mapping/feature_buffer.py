@@ -10,6 +10,7 @@ from torch import Tensor
 from acezero_gpu.data.augmentation import AugmentationConfig, augment
 from acezero_gpu.geometry import cell_centres_px
 from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
+from acezero_gpu.runtime.distributed import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,27 @@ class FeatureBuffer:
         cls, images: int, cells: int, channels: int, config: BufferConfig, device: torch.device
     ) -> "FeatureBuffer":
         """Chooses passes and cells per pass within ``config``'s bounds; allocates nothing yet."""
-        per_pass = min(config.samples_per_pass, cells)
-        share = max(1, config.max_patches // max(1, images))
-        passes = max(1, min(config.max_passes, share // per_pass))
-        buffer = cls(images, passes, min(per_pass, share), channels, device)
+        buffer = cls(images, *_passes(images, cells, config), channels, device)
         if config.device == "cpu":
             buffer.storage_device = torch.device("cpu")
         return buffer
 
+    @staticmethod
+    def slots(images: int, cells: int, config: BufferConfig) -> int:
+        """Patches of all images together that ``plan`` makes room for."""
+        passes, per_pass = _passes(images, cells, config)
+        return images * passes * per_pass
+
+    @staticmethod
+    def bytes_per_patch(channels: int) -> int:
+        """A feature in half precision, and where it lies in its image: two numbers in single precision."""
+        return channels * FEATURE_DTYPE.itemsize + 8
+
     @property
     def bytes_needed(self) -> int:
+        """Of all patches."""
         images, slots, channels = self._shape
-        return images * slots * (channels * 2 + 8)
+        return images * slots * self.bytes_per_patch(channels)
 
     @property
     def patches_per_frame(self) -> int:
@@ -94,12 +104,7 @@ class FeatureBuffer:
         ``load`` gives network images on the computing device, ``plain_features`` what the encoder makes of them
         without augmentation (they are kept elsewhere for registration, so they are not computed twice).
         """
-        if self.features.numel() == 0:
-            count, slots, channels = self._shape
-            self.features = torch.empty(
-                count, slots, channels, dtype=FEATURE_DTYPE, device=self.storage_device
-            )
-            self.pixels = torch.empty(count, slots, 2, device=self.storage_device)
+        self._allocate()
         missing = self.missing(frames)
         if len(missing) == 0:
             return
@@ -117,6 +122,23 @@ class FeatureBuffer:
             source = warped.source_px(centres)
             self._store(missing, index, features, source, warped.inside(source), generator)
         self._filled[missing] = True
+
+    def take_over(self, frames: Int[Tensor, " b"], source: int, ranks: Ranks) -> None:
+        """The patches of these frames as rank ``source`` has them, on all ranks."""
+        self._allocate()
+        rows = frames.to(self.storage_device)
+        features, pixels = self.features[rows], self.pixels[rows]
+        ranks.broadcast([features, pixels], source)
+        self.features[rows], self.pixels[rows] = features, pixels
+        self._filled[frames] = True
+
+    def _allocate(self) -> None:
+        if self.features.numel() == 0:
+            count, slots, channels = self._shape
+            self.features = torch.empty(
+                count, slots, channels, dtype=FEATURE_DTYPE, device=self.storage_device
+            )
+            self.pixels = torch.empty(count, slots, 2, device=self.storage_device)
 
     def _store(
         self,
@@ -147,8 +169,14 @@ class FeatureBuffer:
 
     def sample(self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator) -> PatchBatch:
         """``count`` patches drawn uniformly, with replacement, from the given frames."""
+        return self.patches(*self.draw(frames, count, generator))
+
+    def draw(
+        self, frames: Int[Tensor, " f"], count: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Frames and slots of ``count`` patches, on the generator's device; ``patches`` gives all or some of them."""
         choice = frames[torch.randint(len(frames), (count,), generator=generator, device=generator.device)]
-        return self.patches(choice, self.draw_slots((count,), generator))
+        return choice, self.draw_slots((count,), generator)
 
     def draw_slots(self, shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:
         """Places of a frame's patches, uniform and with replacement; on the generator's device."""
@@ -161,3 +189,10 @@ class FeatureBuffer:
         pixels = self.pixels.flatten(0, 1).index_select(0, flat_index)
         target = self.compute_device
         return PatchBatch(features.to(target), pixels.to(target), frames.to(target))
+
+
+def _passes(images: int, cells: int, config: BufferConfig) -> tuple[int, int]:
+    """Augmentations of each image, and cells drawn from each of them."""
+    per_pass = min(config.samples_per_pass, cells)
+    share = max(1, config.max_patches // max(1, images))
+    return max(1, min(config.max_passes, share // per_pass)), min(per_pass, share)

@@ -23,7 +23,7 @@ from acezero_gpu.geometry.reprojection import MIN_DEPTH
 from acezero_gpu.mapping.feature_buffer import FeatureBuffer
 from acezero_gpu.pnp import PoseStatus, RefinementConfig, refine_absolute_pose
 from acezero_gpu.pnp.levenberg_marquardt import small_motion
-from acezero_gpu.runtime import chunk_ranges
+from acezero_gpu.runtime import in_chunks
 
 SOLVER = RefinementConfig(iterations=6, loss="cauchy")
 """Of each round of a re-estimation; the scale of the loss is each frame's own."""
@@ -98,15 +98,18 @@ def reestimate_against_map(
     result: all draws are made first.
     """
     slots = buffer.draw_slots((len(frames), config.sample), generator)
-    parts = []
-    for chunk in chunk_ranges(len(frames), max(1, chunk_patches // config.sample)):
+
+    def reestimate(chunk: slice) -> ReestimatedPoses:
         drawn = slots[chunk]
         patches = buffer.patches(frames[chunk, None].expand_as(drawn).flatten(), drawn.flatten())
         points = predict(patches.features).float().unflatten(0, drawn.shape)
         pixels = patches.pixels.unflatten(0, drawn.shape)
         if radial is not None:
             pixels = undistort_pixels(pixels, camera, radial)
-        parts.append(reestimate_poses(current[chunk], points, pixels, camera, config, inlier_px=inlier_px))
+        return reestimate_poses(current[chunk], points, pixels, camera, config, inlier_px=inlier_px)
+
+    at_once = max(1, chunk_patches // config.sample)
+    parts = in_chunks("re-estimation of poses", len(frames), at_once, reestimate)
     return ReestimatedPoses(
         torch.cat([part.cam_from_world for part in parts]), torch.cat([part.accepted for part in parts])
     )

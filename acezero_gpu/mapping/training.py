@@ -3,72 +3,24 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera, camera_centres, undistort_pixels
-from acezero_gpu.mapping.calibration import CalibrationConfig, FocalScale
-from acezero_gpu.mapping.feature_buffer import FeatureBuffer, PatchBatch
-from acezero_gpu.mapping.losses import LossConfig, patch_loss, soft_clamp_at
+from acezero_gpu.geometry import PinholeCamera, camera_centres
+from acezero_gpu.mapping.calibration import FocalScale
+from acezero_gpu.mapping.feature_buffer import FeatureBuffer
 from acezero_gpu.mapping.pose_reestimation import reestimate_against_map
-from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig, PoseTable, make_pose_table
-from acezero_gpu.mapping.schedule import LearningRateSchedule, ScheduleConfig
-from acezero_gpu.network import Head, HeadConfig
-from acezero_gpu.runtime import autocast, random_stream
+from acezero_gpu.mapping.pose_refinement import make_pose_table
+from acezero_gpu.mapping.schedule import LearningRateSchedule
+from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
+from acezero_gpu.mapping.training_step import TrainingStep
+from acezero_gpu.network import Head
+from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """Everything that one mapping round depends on."""
-
-    head: HeadConfig = field(default_factory=HeadConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    poses: PoseRefinementConfig = field(default_factory=PoseRefinementConfig)
-    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-    batch_size: int = 5120
-    """Patches per step."""
-    inlier_px: float = 10.0
-    """Reprojection error below which a patch counts for the early cool-down, at a shortest side of 480 pixels;
-    scaled with the resolution."""
-    mixed_precision: bool = True
-    """Half precision for the head's matrix products on a GPU."""
-    report_every: int = 100
-    """Steps between two lines of the log, and between two looks at the inlier share."""
-
-    def scaled(self, pixel_scale: float) -> "TrainingConfig":
-        """The same training for another resolution: everything in pixels times ``pixel_scale``."""
-        loss = replace(
-            self.loss,
-            soft_clamp_px=self.loss.soft_clamp_px * pixel_scale,
-            soft_clamp_min_px=self.loss.soft_clamp_min_px * pixel_scale,
-            hard_clamp_px=self.loss.hard_clamp_px * pixel_scale,
-        )
-        return replace(self, loss=loss, inlier_px=self.inlier_px * pixel_scale)
-
-
-@dataclass(frozen=True, slots=True)
-class FrameTable:
-    """The frames of a round: which images, where they start from, and the shared camera."""
-
-    frames: Int[Tensor, " f"]
-    """Indices of the images in the buffer."""
-    cam_from_world: Float[Tensor, "f 3 4"]
-    """Starting poses."""
-    camera: PinholeCamera
-    """In pixels of the network image."""
-    radial: Float[Tensor, " 2"] | None = None
-    """``k1, k2`` of the shared lens; none means no distortion."""
-    depth_targets: Float[Tensor, "f dr dc"] | None = None
-    """Depths on a coarse grid over the network image, 0 where unknown; they supervise a round without a map."""
-    image_size: tuple[int, int] = (0, 0)
-    """Height and width of the network image, needed with ``depth_targets``."""
-    fixed: Bool[Tensor, " f"] | None = None
-    """Frames whose poses no refinement moves; none if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +57,13 @@ def train_map(
     generator: torch.Generator,
     initial_head: Head | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> MappingResult:
     """Minimises the reprojection loss of random patches over head, poses and focal length.
 
     Starts from a copy of ``initial_head`` in place of a fresh head when given. Raises ``FloatingPointError`` when
-    the loss stops being finite: a map full of NaN would only fail later and less clearly.
+    the loss stops being finite: a map full of NaN would only fail later and less clearly. Several ``ranks`` share the
+    work of every step; each must be called with the same arguments, and gets the same result.
     """
     device = buffer.compute_device
     channels = buffer.features.shape[-1]
@@ -123,7 +77,8 @@ def train_map(
         poses = make_pose_table(table.cam_from_world, config.poses, table.fixed)
     head = head.train().requires_grad_(True)
     focal = FocalScale(table.camera)
-    trainer = _Trainer(buffer, table, config, head, poses, focal, generator, progress)
+    step = TrainingStep(buffer, table, config, head, poses, focal, generator, ranks)
+    trainer = _Trainer(step, generator, progress)
     iterations = trainer.run()
     with torch.no_grad():
         return MappingResult(
@@ -148,18 +103,11 @@ def _initial_weights_from(generator: torch.Generator) -> Iterator[None]:
 class _Trainer:
     def __init__(
         self,
-        buffer: FeatureBuffer,
-        table: FrameTable,
-        config: TrainingConfig,
-        head: Head,
-        poses: PoseTable,
-        focal: FocalScale,
+        step: TrainingStep,
         generator: torch.Generator,
         progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
-        self.buffer, self.table, self.config = buffer, table, config
-        self.head, self.poses, self.focal = head, poses, focal
-        self.generator = generator
+        self.step, self.config = step, step.config
         # A stream of its own: the batches are the same with and without re-estimation.
         self.sample_generator = random_stream(
             generator.initial_seed(), "re-estimation", device=generator.device
@@ -167,19 +115,8 @@ class _Trainer:
         self.progress = progress
         self.log: list[TrainingProgress] = []
         self.recent_inlier_share = 0.0
-        device = buffer.compute_device
-        self.frames = table.frames.to(generator.device)
-        # Position of an image in the table, for per-frame look-ups.
-        self.row_of_image = torch.zeros(int(table.frames.max()) + 1, dtype=torch.long, device=device)
-        self.row_of_image[table.frames.to(device)] = torch.arange(len(table.frames), device=device)
-        patches = len(table.frames) * buffer.patches_per_frame
-        self.schedule = LearningRateSchedule(config.schedule.bounded(patches, config.batch_size))
-        self.head_optimiser = torch.optim.AdamW(head.parameters(), lr=config.schedule.lr_min, fused=True)
-        self.pose_optimiser = _optimiser(poses, config.poses.lr)
-        self.focal_optimiser = _optimiser(focal, config.calibration.lr) if config.calibration.refine else None
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=config.mixed_precision and device.type == "cuda"
-        )
+        patches = len(step.table.frames) * step.buffer.patches_per_frame
+        self.schedule = LearningRateSchedule(self.config.schedule.bounded(patches, self.config.batch_size))
 
     def run(self) -> int:
         config = self.config
@@ -187,11 +124,10 @@ class _Trainer:
         losses: list[Tensor] = []
         shares: list[Tensor] = []
         while iteration < self.schedule.last_iteration:
-            for group in self.head_optimiser.param_groups:
-                group["lr"] = self.schedule.learning_rate(iteration)
             if config.poses.reestimates and config.poses.reestimation.due(iteration, config.poses.wait):
                 self._reestimate()
-            loss, share = self._step(iteration)
+            done = iteration / max(1, self.schedule.last_iteration)
+            loss, share = self.step(iteration, done, self.schedule.learning_rate(iteration))
             losses.append(loss)
             shares.append(share)
             iteration += 1
@@ -209,72 +145,24 @@ class _Trainer:
             return {}
         return {"loss_px": self.log[-1].loss, "inlier_share": self.recent_inlier_share}
 
-    def _step(self, iteration: int) -> tuple[Tensor, Tensor]:
-        config = self.config
-        batch = self.buffer.sample(self.frames, config.batch_size, self.generator)
-        rows = self.row_of_image[batch.frames]
-        points = self._predict(batch.features)
-        moving = config.poses.name != "none" and iteration >= config.poses.wait
-        with torch.set_grad_enabled(moving):
-            poses = self.poses() if moving else self.poses.initial
-        with torch.set_grad_enabled(self.focal_optimiser is not None):
-            camera = self.focal()
-        pose = poses[rows]
-        points_cam = (pose[:, :, :3] @ points[..., None])[..., 0] + pose[:, :, 3]
-        progress = iteration / max(1, self.schedule.last_iteration)
-        pixels = batch.pixels
-        if self.table.radial is not None:
-            with torch.no_grad():
-                pixels = undistort_pixels(pixels, camera, self.table.radial)
-        result = patch_loss(
-            points_cam,
-            pixels,
-            camera,
-            config.loss,
-            soft_clamp_px=soft_clamp_at(config.loss, progress),
-            target_depth=self._target_depth(batch, rows),
-        )
-        loss = result.loss.sum() / len(rows)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.head_optimiser)
-        self.head_optimiser.zero_grad(set_to_none=True)
-        for optimiser in (self.pose_optimiser if moving else None, self.focal_optimiser):
-            if optimiser is not None:
-                self.scaler.step(optimiser)
-                optimiser.zero_grad(set_to_none=True)
-        self.scaler.update()
-        inlier = (result.error_px < config.inlier_px) & result.valid
-        return loss.detach(), inlier.float().mean().detach()
-
-    def _predict(self, features: Tensor) -> Tensor:
-        lowered = self.config.mixed_precision and features.device.type == "cuda"
-        with autocast(features.device, lowered):
-            return self.head(features if lowered else features.float())
-
     @torch.no_grad()
     def _reestimate(self) -> None:
         """Locates all frames in the map as it is now."""
+        step = self.step
         found = reestimate_against_map(
-            self.buffer,
-            self.frames,
-            self._predict,
-            self.poses(),
-            self.focal(),
+            step.buffer,
+            step.frames,
+            step.predict,
+            step.poses(),
+            step.focal(),
             self.config.poses.reestimation,
             inlier_px=self.config.inlier_px,
             generator=self.sample_generator,
-            radial=self.table.radial,
+            radial=step.table.radial,
         )
-        self.poses.move_to(found.cam_from_world)
-
-    def _target_depth(self, batch: PatchBatch, rows: Tensor) -> Tensor | None:
-        targets = self.table.depth_targets
-        if targets is None:
-            return None
-        height, width = self.table.image_size
-        u = (batch.pixels[:, 0] * (targets.shape[2] / width)).long().clamp(0, targets.shape[2] - 1)
-        v = (batch.pixels[:, 1] * (targets.shape[1] / height)).long().clamp(0, targets.shape[1] - 1)
-        return targets[rows, v, u]
+        moved = found.cam_from_world.contiguous()
+        step.ranks.broadcast([moved])  # sums on a GPU may end in other bits on each
+        step.poses.move_to(moved)
 
     def _report(self, iteration: int, losses: Tensor, shares: Tensor) -> None:
         mean_loss = float(losses.mean())
@@ -288,13 +176,8 @@ class _Trainer:
             mean_loss,
             float(shares.min()),
             self.schedule.learning_rate(iteration),
-            float(self.focal().focal_px[0].detach()),
+            float(self.step.focal().focal_px[0].detach()),
         )
         self.log.append(entry)
         if self.progress is not None:
             self.progress(entry)
-
-
-def _optimiser(module: torch.nn.Module, lr: float) -> torch.optim.AdamW | None:
-    parameters = list(module.parameters())
-    return torch.optim.AdamW(parameters, lr=lr) if parameters else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acezero_gpu.network.dense_sift import DenseSiftEncoder
 from acezero_gpu.network.learned_encoder import load_learned_encoder
-from acezero_gpu.runtime import chunk_ranges
+from acezero_gpu.runtime import in_chunks
 
 
 @runtime_checkable
@@ -69,4 +69,5 @@ def encode(
     encoder: Encoder, images: Float[Tensor, "b 1 h w"], chunk: int = 8
 ) -> Float[Tensor, "b c rows cols"]:
     """Features of a batch, in chunks, as they are kept."""
-    return torch.cat([encoder(images[part]).to(FEATURE_DTYPE) for part in chunk_ranges(len(images), chunk)])
+    parts = in_chunks("encoding", len(images), chunk, lambda part: encoder(images[part]).to(FEATURE_DTYPE))
+    return torch.cat(parts)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from acezero_gpu.network.sift import kornia_sift, opencv_sift
-from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+from acezero_gpu.runtime import chunk_size_for, in_chunks
 from acezero_gpu.runtime.progress import report
 
 
@@ -154,12 +154,15 @@ def _match(a: Keypoints, b: Keypoints, pairs: Int[Tensor, "pairs 2"], config: Ke
     chunk = chunk_size_for(2 * 4 * slots_a * slots_b, budget)
     index = torch.empty(len(pairs), slots_a, dtype=torch.long, device=a.valid.device)
     ratio = torch.empty(len(pairs), slots_a, device=a.valid.device)
-    for part in chunk_ranges(len(pairs), chunk):
+
+    def match(part: slice) -> None:
         rows_a, rows_b = pairs[part].unbind(-1)
         index[part], ratio[part] = _match_chunk(
             a.descriptors[rows_a], b.descriptors[rows_b], a.valid[rows_a], b.valid[rows_b], config.max_ratio
         )
         report(part.stop, len(pairs), "pairs matched")
+
+    in_chunks("matching", len(pairs), chunk, match)
     return Matches(index, ratio)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from acezero_gpu.runtime import chunk_ranges
+from acezero_gpu.runtime import in_chunks
 
 LOWEST_CONTRAST = 0.003
 """A tenth of what OpenCV asks for by default: the strongest keypoints are taken anyway, and dim walls have few."""
@@ -37,7 +37,7 @@ def kornia_sift(images: Float[Tensor, "n 1 h w"], count: int, *, upright: bool) 
     # One 640x480 image at a time keeps a CPU's caches warm: 0.28 s, against 0.42 s each in a batch of three.
     at_once = 8 if images.device.type == "cuda" else 1
     with torch.no_grad():
-        parts = [detector(images[part]) for part in chunk_ranges(len(images), at_once)]
+        parts = in_chunks("keypoints", len(images), at_once, lambda part: detector(images[part]))
     frames, scores, descriptors = (torch.cat(column) for column in zip(*parts, strict=True))
     # kornia counts from the centre of the top-left pixel, this package from its corner.
     return SiftFeatures(frames[..., 2] + 0.5, scores, descriptors)

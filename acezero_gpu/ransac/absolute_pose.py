@@ -29,7 +29,7 @@ from acezero_gpu.ransac.result import (
 from acezero_gpu.ransac.sampling import ImageStreams
 from acezero_gpu.ransac.scoring import score_hypotheses, score_squared_errors, squared_errors_px
 from acezero_gpu.ransac.search import chunk_budget, search_pose
-from acezero_gpu.runtime import chunk_ranges, chunk_size_for, random_stream
+from acezero_gpu.runtime import chunk_size_for, in_chunks, random_stream
 
 
 @torch.no_grad()
@@ -43,6 +43,7 @@ def estimate_absolute_pose(
     weights: Tensor | None = None,
     initial: Tensor | None = None,
     generator: torch.Generator | None = None,
+    streams: ImageStreams | None = None,
 ) -> AbsolutePoseResult:
     """The pose of each image from world points ``points`` (batch, n, 3) seen at ``pixels``, by RANSAC.
 
@@ -60,7 +61,8 @@ def estimate_absolute_pose(
     An image that fails has a ``status`` other than ``OK`` and changes nothing in the others. Inputs of the
     wrong shape, type or device raise ``ValueError``. Draws come from one seed per image out of ``generator``,
     so the result depends neither on the device nor on the chunking; without one, every call draws the same.
-    Nothing waits for the device, except that a CPU ends the rounds of a chunk when all its images are done.
+    ``streams``, one of each image, take its place for those who deal images out themselves. Nothing waits for the
+    device, except that a CPU ends the rounds of a chunk when all its images are done.
 
     Reference: Brachmann and Rother, DSAC*, TPAMI 2021; ACE0, ECCV 2024. Differs from ACE0 as its parts state:
     samples without repeated points, a fixed number of attempts, points must lie in front of the camera.
@@ -71,16 +73,17 @@ def estimate_absolute_pose(
     weights, guess = checked_weights(weights, points), checked_initial(initial, points)
     if config.hypotheses == 0 and guess is None:
         raise ValueError("RansacConfig.hypotheses is 0, which needs initial poses to start from.")
-    generator = generator or random_stream(0, "absolute pose")
     batch, n = points.shape[:2]
     if batch == 0 or n < MIN_INLIERS:
         return no_result(points, PinholeCamera(focal, principal), PoseStatus.TOO_FEW_POINTS)
     if weights is not None:
         weights, unit = relative_weights(weights)
-    streams = ImageStreams.draw(batch, generator, points.device)
+    if streams is None:
+        generator = generator or random_stream(0, "absolute pose")
+        streams = ImageStreams.draw(batch, generator, points.device)
     budget = chunk_budget(config, points.device)
-    parts = []
-    for part in chunk_ranges(batch, chunk_size_for(_bytes_per_image(config, points), budget)):
+
+    def estimate(part: slice) -> AbsolutePoseResult:
         data = make_correspondences(
             points[part],
             pixels[part],
@@ -89,8 +92,10 @@ def estimate_absolute_pose(
             None if weights is None else weights[part],
         )
         prior = None if guess is None else guess[part]
-        parts.append(_estimate(data, config, streams.images(part), prior))
-    result = concatenated(parts)
+        return _estimate(data, config, streams.images(part), prior)
+
+    chunk = chunk_size_for(_bytes_per_image(config, points), budget)
+    result = concatenated(in_chunks("pose solver", batch, chunk, estimate))
     return result if weights is None else replace(result, score=result.score * unit)
 
 

@@ -25,7 +25,7 @@ from acezero_gpu.ransac.epipolar import (
     sample_matches,
     sampson_squared,
 )
-from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+from acezero_gpu.runtime import chunk_size_for, in_chunks
 
 SHORTLIST = 64
 """Hypotheses per pair that are scored on all matches, after all were scored on ``preselection_matches``."""
@@ -117,10 +117,12 @@ def estimate_relative_pose(
     clean_a, clean_b = (torch.where(mask[..., None], rays, 0.0) for rays in (rays_a, rays_b))
     screened = SOLUTION_SLOTS * config.hypotheses * min(config.preselection_matches, n)
     per_pair = 4 * 3 * screened + 8 * n * (3 * SHORTLIST + 30 * config.refined)
-    parts = [
-        _solve(clean_a[part], clean_b[part], mask[part], draws.part(part), config)
-        for part in chunk_ranges(b, chunk_size_for(per_pair, config.budget_bytes))
-    ]
+    parts = in_chunks(
+        "relative poses",
+        b,
+        chunk_size_for(per_pair, config.budget_bytes),
+        lambda part: _solve(clean_a[part], clean_b[part], mask[part], draws.part(part), config),
+    )
     if not parts:
         return _nothing(rays_a)
     return RelativePoseResult(*(torch.cat(column) for column in zip(*parts, strict=True)))

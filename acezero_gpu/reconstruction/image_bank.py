@@ -11,10 +11,13 @@ from acezero_gpu.data.augmentation import AugmentationConfig
 from acezero_gpu.data.loading import LoadedImages
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import BufferConfig, FeatureBuffer
-from acezero_gpu.network import FEATURE_DTYPE, Encoder, encode
+from acezero_gpu.network import Encoder, encode
 from acezero_gpu.network.keypoints import KeypointConfig, Keypoints, detect_keypoints
 from acezero_gpu.network.retrieval import global_descriptors
+from acezero_gpu.reconstruction.feature_cache import AT_ONCE, FeatureCache
+from acezero_gpu.reconstruction.memory_budget import divided
 from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
 
 
@@ -27,7 +30,10 @@ class BankConfig:
     keypoint_side_px: int = 480
     """Shortest side of the image that sparse keypoints are found in; smaller images are not enlarged."""
     feature_cache_bytes: int = 4 * 2**30
-    """Features of the plain images are kept up to this size, and computed again each time beyond it."""
+    """Features of the plain images are kept on the device up to this size; what is beyond it is kept in main memory
+    if the device is a GPU, and computed again each time otherwise."""
+    memory_budget_bytes: int = 0
+    """What features, training patches and working memory may take on the device together; 0: no such bound."""
     buffer: BufferConfig = field(default_factory=BufferConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     keypoints: KeypointConfig = field(default_factory=KeypointConfig)
@@ -44,24 +50,36 @@ class ImageBank:
         config: BankConfig,
         device: torch.device,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.images = images
         self.encoder = encoder
         self.config = config
         self.device = device
         self._keypoint_images = keypoint_images
-        self._seed = seed
+        self.seed = seed
+        self.ranks = ranks
+        """The processes that share the work on these images."""
         self.height, self.width = images.pixels.shape[-2:]
         self.grid = (self.height // encoder.stride, self.width // encoder.stride)
         cells = self.grid[0] * self.grid[1]
-        self.buffer = FeatureBuffer.plan(len(images), cells, encoder.channels, config.buffer, device)
-        bytes_each = cells * encoder.channels * 2
-        self._cached = torch.zeros(len(images), dtype=torch.bool)
-        self._cache: Tensor | None = None
-        if bytes_each * len(images) <= config.feature_cache_bytes:
-            self._cache = torch.empty(
-                len(images), encoder.channels, *self.grid, dtype=FEATURE_DTYPE, device=device
-            )
+        split = divided(
+            config.memory_budget_bytes,
+            config.feature_cache_bytes,
+            config.buffer,
+            images=len(images),
+            cells=cells,
+            channels=encoder.channels,
+            buffer_on_device=device.type == "cpu" or config.buffer.device == "same",
+        )
+        self.buffer = FeatureBuffer.plan(len(images), cells, encoder.channels, split.buffer, device)
+        self.cache = FeatureCache(
+            len(images),
+            (encoder.channels, *self.grid),
+            split.feature_cache_bytes,
+            device,
+            spills=device.type == "cuda" and config.feature_cache_bytes > 0,
+        )
         self._keypoints: Keypoints | None = None
         self._detected = torch.zeros(len(images), dtype=torch.bool)
         self._descriptors: Tensor | None = None
@@ -88,20 +106,21 @@ class ImageBank:
 
     def features(self, indices: Int[Tensor, " b"]) -> Float[Tensor, "b c rows cols"]:
         """Features of the plain images, on the device."""
-        indices = indices.cpu()
-        if self._cache is None:
-            return encode(self.encoder, self.images.batch(indices, self.device))
-        missing = indices[~self._cached[indices]]
-        for part in missing.split(16) if len(missing) else ():
-            self._cache[part.to(self.device)] = encode(self.encoder, self.images.batch(part, self.device))
-            self._cached[part] = True
-        return self._cache[indices.to(self.device)]
+        return self.cache.features(
+            indices.cpu(), lambda rows: encode(self.encoder, self.images.batch(rows, self.device))
+        )
 
     def fill_buffer(self, indices: Int[Tensor, " b"]) -> None:
-        """Makes the training patches of these images, if they are not there yet."""
-        for part in _reported(self.buffer.missing(indices), self.config.buffer.encode_batch, "images"):
+        """Makes the training patches of these images, if they are not there yet.
+
+        Several ranks, which must all be called so, encode some of the images each and give them to the others.
+        """
+        missing, size = self.buffer.missing(indices), self.config.buffer.encode_batch
+        for turn, part in enumerate(_reported(missing, size, "images")):
+            if turn % self.ranks.count != self.ranks.rank:
+                continue
             # A stream per part: what an image's patches are does not depend on what was encoded before.
-            stream = random_stream(self._seed, "buffer", int(part[0]))
+            stream = random_stream(self.seed, "buffer", int(part[0]))
             self.buffer.fill(
                 part,
                 lambda frames: self.images.batch(frames, self.device),
@@ -110,6 +129,9 @@ class ImageBank:
                 self.config.augmentation,
                 stream,
             )
+        if self.ranks.count > 1 and len(missing):
+            for turn, part in enumerate(missing.split(size)):
+                self.buffer.take_over(part, turn % self.ranks.count, self.ranks)
 
     def keypoints(self, indices: Int[Tensor, " b"]) -> Keypoints:
         """All keypoints, with those of these images present; positions are in pixels of the network image."""
@@ -138,9 +160,11 @@ class ImageBank:
     def similarity(self) -> Float[Tensor, "n n"]:
         """How much each pair of images looks alike, by global descriptors of all features."""
         if self._descriptors is None:
-            parts = _reported(torch.arange(len(self)), 16, "images encoded")
-            everything = torch.cat([self.features(part) for part in parts])
-            self._descriptors = global_descriptors(everything, random_stream(self._seed, "retrieval"))
+            for part in _reported(torch.arange(self.cache.kept), AT_ONCE, "images encoded"):
+                self.features(part)
+            self._descriptors = global_descriptors(
+                self.features, len(self), random_stream(self.seed, "retrieval")
+            )
         return self._descriptors @ self._descriptors.T
 
 

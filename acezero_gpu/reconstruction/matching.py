@@ -57,9 +57,12 @@ class MatchStore:
         keypoints = self._bank.keypoints(wanted.flatten())
         config = self._bank.config.keypoints
         matches = match_pairs(keypoints, wanted.to(self._bank.device), config, every=every)
-        for row, pair in enumerate(pairs):
-            slots = matches.matched[row].nonzero()[:, 0]
-            self._found[pair] = (slots, matches.index_b[row, slots])
+        # All at once: a mask of the whole for every row would cost the square of the pairs.
+        rows, slots = matches.matched.nonzero(as_tuple=True)
+        counts = torch.bincount(rows, minlength=len(pairs)).tolist()
+        others = matches.index_b[rows, slots]
+        found = zip(slots.split(counts), others.split(counts), strict=True)
+        self._found.update(zip(pairs, found, strict=True))
 
     def slots(self, a: int, b: int) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
         """The matching keypoint slots of images a and b."""

@@ -17,9 +17,9 @@ from acezero_gpu.mapping import (
     PoseRefinementConfig,
     ScheduleConfig,
     TrainingProgress,
-    train_map,
 )
 from acezero_gpu.network import Head, SceneMap
+from acezero_gpu.reconstruction import parallel
 from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.held_tracks import held_tracks
 from acezero_gpu.reconstruction.image_bank import ImageBank
@@ -36,7 +36,6 @@ from acezero_gpu.reconstruction.state import (
     to_posed_views,
 )
 from acezero_gpu.reconstruction.two_view import OverlapChecks
-from acezero_gpu.registration import register_images
 from acezero_gpu.runtime import StageTimer, random_stream
 from acezero_gpu.runtime.progress import expect
 
@@ -72,7 +71,6 @@ class Loop:
         """Images whose poses nothing may move, where there are any."""
         self.matches = MatchStore(bank)
         self.overlaps = OverlapChecks(bank, self.matches, config.joint.check.overlap)
-        self.everything = torch.arange(len(bank))
 
     @property
     def grows_first(self) -> bool:
@@ -92,7 +90,7 @@ class Loop:
     ) -> MappingResult:
         """Trains a map of these frames."""
         with self.timer.stage("buffer"):
-            self.bank.fill_buffer(frames.cpu())
+            parallel.fill_buffer(self.bank, frames.cpu())
         training = self.config.training
         training = replace(
             training,
@@ -118,8 +116,8 @@ class Loop:
             )
 
         with self.timer.stage("mapping"):
-            return train_map(
-                self.bank.buffer,
+            return parallel.train(
+                self.bank,
                 table,
                 training,
                 generator=random_stream(
@@ -140,14 +138,11 @@ class Loop:
         """Registers all images from scratch, but for those whose poses are fixed."""
         config = self.config.registration
         with self.timer.stage("registration"):
-            found = register_images(
-                self.bank.features,
-                self.everything,
+            found = parallel.register(
+                self.bank,
                 scene_map,
                 camera,
                 config,
-                stride=self.bank.encoder.stride,
-                pixel_scale=self.bank.pixel_scale,
                 radial=radial,
                 generator=random_stream(self.seed, "registration", round_.name, round_.index),
             )

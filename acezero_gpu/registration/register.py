@@ -11,6 +11,9 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3, undistort_pixels
 from acezero_gpu.network import SceneMap
 from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
+from acezero_gpu.ransac.sampling import ImageStreams
+from acezero_gpu.runtime import in_chunks
+from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
 
 FeatureSource = Callable[[Int[Tensor, " b"]], Float[Tensor, "b c rows cols"]]
@@ -61,6 +64,7 @@ def register_images(
     pixel_scale: float,
     radial: Float[Tensor, " 2"] | None = None,
     generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Registration:
     """Registers the images against the map; ``camera`` is in pixels of the network image.
 
@@ -68,21 +72,30 @@ def register_images(
     shortest side over 480: thresholds in pixels are multiplied by it.
 
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
-    raises.
+    raises. Each of the ``ranks`` registers its share of the images, with the draws that it would have in one process.
     """
     ransac = replace(config.ransac, max_error_px=config.ransac.max_error_px * pixel_scale)
-    poses, counts = [], []
-    cells = 0
-    for part in images.split(config.batch):
-        features = features_of(part)
+    streams = ImageStreams.draw(len(images), generator, camera.focal_px.device)
+    mine = ranks.rows(len(images))
+
+    def work(part: slice) -> tuple[Tensor, Tensor, int]:
+        features = features_of(images[mine[part]])
         rows, columns = features.shape[-2:]
-        cells = rows * columns
         points = scene_map.scene_coordinates(features)
         pixels = cell_centres_px(rows, columns, stride, device=points.device)
         if radial is not None:
             pixels = undistort_pixels(pixels, camera, radial)
-        result = estimate_absolute_pose(points, pixels, camera, ransac, generator=generator)
-        poses.append(matrix_from_se3(result.cam_from_world))
-        counts.append(result.inlier_count)
-        report(sum(len(count) for count in counts), len(images), "images")
-    return Registration(torch.cat(poses), torch.cat(counts), cells)
+        draws = streams.images(mine[part].to(points.device))
+        result = estimate_absolute_pose(points, pixels, camera, ransac, streams=draws)
+        report(min(len(images), part.stop * ranks.count), len(images), "images")
+        return matrix_from_se3(result.cam_from_world), result.inlier_count, rows * columns
+
+    parts = in_chunks("registration", len(mine), config.batch, work)
+    # A rank may have no image at all.
+    poses = torch.cat([camera.focal_px.new_zeros(0, 3, 4), *(poses for poses, _, _ in parts)])
+    counts = torch.cat([streams.seeds[:0], *(counts for _, counts, _ in parts)])
+    return Registration(
+        ranks.gather_rows(mine, poses, len(images)),
+        ranks.gather_rows(mine, counts, len(images)),
+        parts[0][2] if parts else 0,
+    )

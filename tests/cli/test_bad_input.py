@@ -24,6 +24,18 @@ def test_one_image_is_too_few(call: Call, tmp_path: Path) -> None:
     assert "at least 2 are needed" in said.sentence
 
 
+def test_a_budget_that_is_too_small_says_what_is_enough(
+    call: Call, photos: Path, tmp_path: Path, no_loop: list
+) -> None:
+    said = call("reconstruct", photos, tmp_path / "out", "--memory-budget", "10kB", *SMALL)
+    assert said.code == 2
+    assert said.sentence.startswith("--memory-budget: too little for 3 images of 48 cells; give at least ")
+    enough = said.sentence.rstrip(".").split(" ")[-1]
+    assert call("reconstruct", photos, tmp_path / "out2", "--memory-budget", enough, *SMALL).code == 1
+    (bank, *_), *_ = no_loop
+    assert bank.config.memory_budget_bytes > 10_000
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\x89PNG\r\n\x1a\n not a picture", None], ids=["empty", "header", "cut"]
 )

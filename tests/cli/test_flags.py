@@ -21,6 +21,7 @@ FLAGS = {
         *sorted(
             TRAINED
             | STRETCHES
+            | {"--memory-budget"}
             | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint", "--no-report", "--video"}
         ),
     ],
@@ -30,6 +31,7 @@ FLAGS = {
         *sorted(
             TRAINED
             | {
+                "--memory-budget",
                 "--poses",
                 "--allow-missing",
                 "--pose-refinement",

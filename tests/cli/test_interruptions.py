@@ -51,6 +51,10 @@ def fill_disk() -> None:
     raise OSError(28, "No space left on device", "somewhere")
 
 
+def run_out_of_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 def never() -> None:
     raise AssertionError("a round without any registered image must be the last")
 
@@ -61,6 +65,7 @@ def never() -> None:
         (2, interrupt, 130, "interrupted"),
         (2, diverge, 1, "not finite after 100 steps"),
         (2, fill_disk, 1, "somewhere: No space left on device"),
+        (2, run_out_of_memory, 1, "memory is full"),
         (0, never, 1, "No image could be registered"),
     ],
 )

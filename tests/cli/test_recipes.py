@@ -143,8 +143,8 @@ def test_the_page_does_what_it_says(scene: Scene, call: Call, monkeypatch: pytes
     refined = scene.figures(call, "refined/poses_mapped.txt", *strict)
     assert refined["median_translation"] < 0.02
     assert refined["median_rotation_deg"] < 1.0
-    runs = ("from-map", "from-poses", "known-focal", "near-focal", "with-depth", "buffer-on-cpu")
-    for run_folder in runs:
+    runs = ("from-map", "from-poses", "known-focal", "near-focal", "with-depth")
+    for run_folder in (*runs, "buffer-on-cpu", "little-memory"):
         figures = scene.figures(call, f"{run_folder}/poses_final.txt", *strict)
         assert figures["registered"] >= IMAGES - 3, run_folder
         assert figures["median_translation"] < 0.02, run_folder

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli_calls import Call
 
 from acezero_gpu.cli.map import MAP_DEFAULTS
+from acezero_gpu.cli.memory_size import memory_bytes
 from acezero_gpu.cli.settings import resolve_settings
 from acezero_gpu.config import preset
 
@@ -49,3 +51,18 @@ def test_auto_follows_the_device(device: torch.device) -> None:
     assert settings.device.type == device.type
     assert settings.preset == {"cpu": "fast", "cuda": "default"}[device.type]
     assert settings.config == preset(settings.preset)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("6GB", 6 * 10**9), ("512MiB", 2**29), ("1.5g", 15 * 10**8), ("100 kB", 10**5), ("1TiB", 2**40)],
+)
+def test_sizes_of_memory(text: str, size: int) -> None:
+    assert memory_bytes(text, "--memory-budget") == size
+
+
+@pytest.mark.parametrize("text", ["6", "0GB", "-1GB", "lots", "6 GBit", ""])
+def test_what_is_no_size_of_memory(call: Call, text: str) -> None:
+    said = call("reconstruct", "nowhere", "out", "--memory-budget", text)
+    assert said.code == 2
+    assert said.sentence.startswith(f"--memory-budget {text}: give a size above zero with its unit")
