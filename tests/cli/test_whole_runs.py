@@ -19,7 +19,8 @@ from acezero_gpu.io import read_history, read_pose_file
 from acezero_gpu.network import SceneMap
 
 IMAGES, WIDTH, HEIGHT, TRUE_FOCAL_PX = 5, 240, 180, 192.0
-FLAGS = tiny_flags("loop.final_schedule.iterations=450")
+# Faster, or shorter, and whether the map registers anything is left to chance.
+FLAGS = tiny_flags("loop.final_schedule.iterations=900", "loop.final_schedule.lr_max=0.004")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def test_the_folder_holds_what_was_promised(made: Made) -> None:
 
 def test_the_settings_are_those_that_were_asked_for(made: Made) -> None:
     config = load_config(made.out / "config.toml", preset("quality"))
-    assert config.loop.final_schedule.lr_max == 0.01
+    assert config.loop.final_schedule.lr_max == 0.004
     assert config.bank.shortest_side_px == 120
     assert config.loop.training.head.blocks == preset("fast").loop.training.head.blocks
     assert tomllib.loads((made.out / "config.toml").read_text())["seed"] == config.seed
@@ -110,7 +111,7 @@ def test_the_history_and_the_report_tell_the_same_as_the_other_files(made: Made,
     last = history.rounds[-1]
     assert (last.registered, last.registered_by_map) == (summary["registered"], summary["registered_by_map"])
     assert last.focal_px == pytest.approx(summary["focal_px"], abs=1e-3)
-    assert [entry.iteration for entry in last.training][-1] == 450
+    assert [entry.iteration for entry in last.training][-1] == 900
     spent = sum(round_.seconds.get("mapping", 0.0) for round_ in history.rounds)
     assert spent == pytest.approx(summary["seconds"]["mapping"], abs=0.01)
     views = read_pose_file(made.out / "poses_final.txt")
