@@ -12,6 +12,9 @@ from acezero_gpu.geometry import camera_centres
 
 Conflicts = Literal["cut", "drop", "keep"]
 
+THIN_EVERY = 8
+"""Rounds of merging between two looks for edges that join the same two components."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
@@ -143,15 +146,17 @@ def merge_without_conflict(
     """
     nodes, device = len(view), view.device
     label = torch.arange(nodes, device=device)
-    rank = hashed_order(len(first), device).argsort()
+    order = hashed_order(len(first), device)
+    first, second, rank = first[order], second[order], torch.arange(len(first), device=device)
     # Tables by root that are put back after use, and nodes that open edges can still reach: the last rounds of many
     # touch a few components only.
     most = len(first)
     best = torch.full((nodes,), most, device=device)
     merged_into = torch.arange(nodes, device=device)
     marked = torch.zeros(nodes, dtype=torch.bool, device=device)
-    active, open_before = label.clone(), len(first)
+    active, open_before, rounds = label.clone(), len(first), 0
     while len(first):
+        rounds += 1
         root_a, root_b = label[first], label[second]
         best.scatter_reduce_(0, root_a, rank, "amin").scatter_reduce_(0, root_b, rank, "amin")
         agreed = (best[root_a] == rank) & (best[root_b] == rank)
@@ -167,7 +172,10 @@ def merge_without_conflict(
         merged_into[from_[refused]] = from_[refused]
         label[touched] = merged_into[label[touched]]
         merged_into[from_] = from_
-        still_open = (label[first] != label[second]) & ~agreed
+        root_a, root_b = label[first], label[second]
+        still_open = (root_a != root_b) & ~agreed
+        if rounds % THIN_EVERY == 0:
+            still_open &= _first_of_each_pair(root_a, root_b, nodes)
         first, second, rank = first[still_open], second[still_open], rank[still_open]
         if 2 * len(first) < open_before:
             open_before = len(first)
@@ -175,6 +183,23 @@ def merge_without_conflict(
             active = active[marked[label[active]]]
             marked[label[first]] = marked[label[second]] = False
     return label
+
+
+def _first_of_each_pair(
+    root_a: Int[Tensor, " m"], root_b: Int[Tensor, " m"], nodes: int
+) -> Bool[Tensor, " m"]:
+    """The first edge between each two components.
+
+    It decides for all others: if it is taken they join nothing, and what it is refused for stands against them too,
+    since components only grow.
+    """
+    pair = torch.minimum(root_a, root_b) * nodes + torch.maximum(root_a, root_b)
+    pair, order = pair.sort(stable=True)
+    new = torch.ones_like(pair, dtype=torch.bool)
+    new[1:] = pair[1:] != pair[:-1]
+    first = torch.zeros_like(new)
+    first[order[new]] = True
+    return first
 
 
 def hashed_order(count: int, device: torch.device | str = "cpu") -> Int[Tensor, " count"]:
