@@ -5,6 +5,7 @@ import torch
 from reference.track_components import components, has_conflict
 
 from acezero_gpu.adjustment import Tracks, build_tracks, filter_tracks, widest_angle_deg
+from acezero_gpu.adjustment import tracks as tracks_module
 from acezero_gpu.adjustment.tracks import connected_components, hashed_order, merge_without_conflict
 
 KEYPOINTS = 40
@@ -69,6 +70,29 @@ def test_cut_tracks_are_those_of_greedy_merging(device, seed):
     expected = {track for track in whole if not has_conflict(track)} | {t for t in rebuilt if len(t) >= 2}
     assert as_sets(tracks) == expected
     assert not any(map(has_conflict, as_sets(tracks)))
+
+
+@pytest.mark.parametrize("thin_every", [1, 3, 10**6])
+@pytest.mark.parametrize("seed", range(3))
+def test_many_edges_between_components_end_as_one_by_one(device, monkeypatch, seed, thin_every):
+    """However often edges are dropped that another one between the same components decides for."""
+    monkeypatch.setattr(tracks_module, "THIN_EVERY", thin_every)
+    generator = torch.Generator().manual_seed(seed)
+    view = torch.arange(60) % 12
+    first, second = torch.randint(60, (2, 600), generator=generator)
+    nodes = list(zip(view.tolist(), range(60), strict=True))
+    order = hashed_order(600).tolist()
+    edges = [(nodes[first[i]], nodes[second[i]]) for i in order if view[first[i]] != view[second[i]]]
+    apart = view[first] != view[second]
+    # Edges within a view are refused anyway; left in, they keep the order of the others as it is above.
+    assert 300 < int(apart.sum()) < 600
+    label = merge_without_conflict(first.to(device), second.to(device), view.to(device)).tolist()
+    found = {
+        frozenset(n for n, other in zip(nodes, label, strict=True) if other == one) for one in set(label)
+    }
+    assert {track for track in found if len(track) > 1} == set(components(edges, refuse_conflicts=True)) - {
+        frozenset([node]) for node in nodes
+    }
 
 
 def test_observations_are_ordered_by_point_then_view():
