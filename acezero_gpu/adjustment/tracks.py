@@ -13,7 +13,7 @@ from acezero_gpu.geometry import camera_centres
 Conflicts = Literal["cut", "drop", "keep"]
 
 THIN_EVERY = 8
-"""Rounds of merging between two looks for edges that join the same two components."""
+"""Every so many rounds of merging, edges are dropped that join the same two components as an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ def merge_without_conflict(
     """
     nodes, device = len(view), view.device
     label = torch.arange(nodes, device=device)
+    # Edges stay in the order in which they are taken.
     order = hashed_order(len(first), device)
     first, second, rank = first[order], second[order], torch.arange(len(first), device=device)
     # Tables by root that are put back after use, and nodes that open edges can still reach: the last rounds of many
@@ -188,7 +189,7 @@ def merge_without_conflict(
 def _first_of_each_pair(
     root_a: Int[Tensor, " m"], root_b: Int[Tensor, " m"], nodes: int
 ) -> Bool[Tensor, " m"]:
-    """The first edge between each two components.
+    """The first edge between each two components, of edges in the order in which they are taken.
 
     It decides for all others: if it is taken they join nothing, and what it is refused for stands against them too,
     since components only grow.
