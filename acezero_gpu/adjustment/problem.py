@@ -69,7 +69,8 @@ class BundleAdjustmentConfig:
     cg_iterations: int = 200
     """Most conjugate-gradient iterations per step."""
     cg_tolerance: float = 0.1
-    """Conjugate gradients stop when the preconditioned residual has fallen to this share."""
+    """Conjugate gradients, preconditioned by views and by groups of views, stop when the residual has fallen to this
+    share in the preconditioner's norm."""
 
 
 class AdjustmentStatus(StrEnum):

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from acezero_gpu.adjustment.coarse_space import CoarseSpace, factorise
 from acezero_gpu.adjustment.observation_graph import ObservationGraph
 from acezero_gpu.adjustment.schur import ReducedSystem
 
@@ -39,22 +40,33 @@ def solve_dense(system: ReducedSystem, graph: ObservationGraph) -> Solution:
 
 
 def solve_conjugate_gradients(
-    system: ReducedSystem, graph: ObservationGraph, *, max_iterations: int, tolerance: float
+    system: ReducedSystem,
+    graph: ObservationGraph,
+    *,
+    max_iterations: int,
+    tolerance: float,
+    space: CoarseSpace | None = None,
 ) -> Solution:
     """Preconditioned conjugate gradients on the reduced system, which is applied but never formed.
 
     The preconditioner is the block diagonal of the reduced matrix (Schur-Jacobi; Agarwal et al., Bundle
-    Adjustment in the Large, ECCV 2010). Stops when the residual, in the preconditioner's norm, has fallen to
-    ``tolerance`` of the right-hand side; a truncated solution is still a descent direction.
+    Adjustment in the Large, ECCV 2010) and, where a ``space`` is given, the solution within it. Stops when the
+    residual, in the preconditioner's norm, has fallen to ``tolerance`` of the right-hand side; a truncated solution is
+    still a descent direction.
     """
     n = 6 * graph.views
     pose_factor, pose_info = torch.linalg.cholesky_ex(system.diagonal)
     intrinsic_factor, intrinsic_info = torch.linalg.cholesky_ex(system.intrinsics)
+    coarse = None if space is None else factorise(space, system, graph)
 
     def precondition(vector: Tensor) -> Tensor:
-        of_poses = torch.cholesky_solve(vector[:n].view(-1, 6, 1), pose_factor)
-        of_intrinsics = torch.cholesky_solve(vector[n:, None], intrinsic_factor)
-        return torch.cat([of_poses.flatten(), of_intrinsics[:, 0]])
+        poses, intrinsics = vector[:n].view(-1, 6), vector[n:]
+        of_poses = torch.cholesky_solve(poses[..., None], pose_factor)[..., 0]
+        of_intrinsics = torch.cholesky_solve(intrinsics[:, None], intrinsic_factor)[:, 0]
+        if coarse is not None:
+            of_groups, of_camera = coarse.correction(poses, intrinsics)
+            of_poses, of_intrinsics = of_poses + of_groups, of_intrinsics + of_camera
+        return torch.cat([of_poses.flatten(), of_intrinsics])
 
     residual = -torch.cat([system.gradient_poses.flatten(), system.gradient_intrinsics])
     step = torch.zeros_like(residual)
