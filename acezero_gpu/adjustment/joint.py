@@ -213,35 +213,53 @@ def _triangulated(
     error_px: float,
     min_angle_deg: float,
 ) -> JointResult:
-    """Tracks as points. Observations far from their track's point are dropped and the rest triangulated again."""
+    """Tracks as points. Observations far from their track's point are dropped, and its rest triangulated again."""
     view, keypoint, point = tracks.view_index, tracks.keypoint_index, tracks.point_index
-    pixels = keypoint_pixels[view, keypoint]
-    count = tracks.num_points
-    for _ in range(2):
-        normalised = start.camera.normalised(pixels).double()
-        found = triangulate_tracks(view, point, normalised, start.cam_from_world.double(), count)
-        seen = reproject(found.points[point][:, None].float(), start.cam_from_world[view], start.camera)
-        error = (seen.pixels[:, 0] - pixels).norm(dim=-1)
-        good = found.valid & (found.angle_deg >= min_angle_deg)
-        keep = (seen.depth[:, 0] > 0) & (error < 2 * error_px)
-        view, keypoint, point, pixels, error = (
-            view[keep],
-            keypoint[keep],
-            point[keep],
-            pixels[keep],
-            error[keep],
-        )
+    pixels, count = keypoint_pixels[view, keypoint], tracks.num_points
+    every = torch.ones(count, dtype=torch.bool, device=point.device)
+    places, good, error = _placed(view, point, pixels, every, start, min_angle_deg)
+    keep = error < 2 * error_px
+    lost = torch.zeros_like(every)
+    lost[point[~keep]] = True
+    view, keypoint, point, pixels, error = (x[keep] for x in (view, keypoint, point, pixels, error))
+    touched = lost[point]
+    redone = _placed(view[touched], point[touched], pixels[touched], lost, start, min_angle_deg)
+    places[lost], good[lost], error[touched] = redone
+    keep = error < 2 * error_px
+    view, keypoint, point, error = (x[keep] for x in (view, keypoint, point, error))
     keep = good[point] & (torch.bincount(point, minlength=count) >= 2)[point]
     view, keypoint, point, error = view[keep], keypoint[keep], point[keep], error[keep]
     used, point = point.unique(return_inverse=True)
     return replace(
         start,
-        points=found.points[used].to(start.cam_from_world.dtype),
+        points=places[used].to(start.cam_from_world.dtype),
         view_index=view,
         point_index=point,
         keypoint_index=keypoint,
         error_px=error,
     )
+
+
+def _placed(
+    view: Int[Tensor, " k"],
+    point: Int[Tensor, " k"],
+    pixels: Float[Tensor, "k 2"],
+    chosen: Bool[Tensor, " p"],
+    start: JointResult,
+    min_angle_deg: float,
+) -> tuple[Float[Tensor, "c 3"], Bool[Tensor, " c"], Float[Tensor, " k"]]:
+    """The ``chosen`` points, whether each is well determined, and the error of each observation; all are of these.
+
+    Behind its view an observation is infinitely wrong.
+    """
+    row = (chosen.cumsum(0) - 1)[point]
+    found = triangulate_tracks(
+        view, row, start.camera.normalised(pixels).double(), start.cam_from_world.double(), int(chosen.sum())
+    )
+    seen = reproject(found.points[row][:, None].float(), start.cam_from_world[view], start.camera)
+    error = (seen.pixels[:, 0] - pixels).norm(dim=-1)
+    good = found.valid & (found.angle_deg >= min_angle_deg)
+    return found.points, good, torch.where(seen.depth[:, 0] > 0, error, torch.inf)
 
 
 def _without_outliers(result: JointResult, error_px: float) -> JointResult:
