@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from acezero_gpu.adjustment.merging import connected_components
 from acezero_gpu.adjustment.observation_model import Estimate
-from acezero_gpu.adjustment.tracks import connected_components
 from acezero_gpu.geometry import camera_centres
 
 

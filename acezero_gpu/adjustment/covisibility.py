@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointResult
-from acezero_gpu.adjustment.tracks import hashed_order
+from acezero_gpu.adjustment.merging import hashed_order
 from acezero_gpu.geometry import camera_centres, reproject
 from acezero_gpu.runtime import chunk_ranges
 

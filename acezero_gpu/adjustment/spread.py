@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from acezero_gpu.adjustment.tracks import hashed_order
+from acezero_gpu.adjustment.merging import hashed_order
 
 LONG_TRACK = 8
 """Points that more views than this see are not preferred further: the next view adds little and costs as much."""

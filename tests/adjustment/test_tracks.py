@@ -4,9 +4,8 @@ import pytest
 import torch
 from reference.track_components import components, has_conflict
 
-from acezero_gpu.adjustment import Tracks, build_tracks, filter_tracks, widest_angle_deg
-from acezero_gpu.adjustment import tracks as tracks_module
-from acezero_gpu.adjustment.tracks import connected_components, hashed_order, merge_without_conflict
+from acezero_gpu.adjustment import Tracks, build_tracks, filter_tracks, merging, widest_angle_deg
+from acezero_gpu.adjustment.merging import connected_components, hashed_order, merge_without_conflict
 
 KEYPOINTS = 40
 
@@ -72,11 +71,13 @@ def test_cut_tracks_are_those_of_greedy_merging(device, seed):
     assert not any(map(has_conflict, as_sets(tracks)))
 
 
+@pytest.mark.parametrize("first_block", [1, 4, 10**6])
 @pytest.mark.parametrize("thin_every", [1, 3, 10**6])
 @pytest.mark.parametrize("seed", range(3))
-def test_many_edges_between_components_end_as_one_by_one(device, monkeypatch, seed, thin_every):
-    """However often edges are dropped that another one between the same components decides for."""
-    monkeypatch.setattr(tracks_module, "THIN_EVERY", thin_every)
+def test_many_edges_between_components_end_as_one_by_one(device, monkeypatch, seed, thin_every, first_block):
+    """Whatever the blocks, and however often edges are dropped that another one decides for."""
+    monkeypatch.setattr(merging, "THIN_EVERY", thin_every)
+    monkeypatch.setattr(merging, "FIRST_BLOCK", first_block)
     generator = torch.Generator().manual_seed(seed)
     view = torch.arange(60) % 12
     first, second = torch.randint(60, (2, 600), generator=generator)
