@@ -14,7 +14,9 @@ from acezero_gpu.cli.given import cells_of_run, settings_of_run
 from acezero_gpu.cli.nerfstudio_calls import missing_program, train_and_evaluate
 from acezero_gpu.cli.output import say, show_plain
 from acezero_gpu.cli.run_log import RunLog, verbosity
+from acezero_gpu.cli.splat_calls import train_and_evaluate_splats
 from acezero_gpu.cli.versions import package_version, version_of
+from acezero_gpu.config import ReconstructionConfig
 from acezero_gpu.io import FinishedRun, open_run
 from acezero_gpu.io.nerfstudio import TRANSFORMS
 from acezero_gpu.io.view_synthesis import (
@@ -28,6 +30,7 @@ from acezero_gpu.io.view_synthesis import (
 from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import write_atomically
 from acezero_gpu.runtime.progress import report
+from acezero_gpu.splatting import SplatConfig, gsplat_backend, missing_requirement
 
 benchmark = typer.Typer(no_args_is_help=True, help="Poses judged by view synthesis.")
 
@@ -39,13 +42,18 @@ def nvs(
     images: exchange.MovedImages = None,
     method: nvs_opt.NvsMethodChoice = "nerfacto",
     split: nvs_opt.NvsSplit = None,
+    steps: nvs_opt.NvsSteps = None,
+    seed: opt.Seed = None,
     convert_only: nvs_opt.ConvertOnly = False,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """PSNR, SSIM and LPIPS of held-back images, by Nerfstudio, which is trained on the others."""
+    """PSNR, SSIM and LPIPS of held-back images, by Nerfstudio or gsplat, which is trained on the others."""
     folder = out or run / "nvs"
+    for flag, value in (("--steps", steps), ("--seed", seed)):
+        if value is not None and method != "gsplat":
+            raise InputError(f"{flag} {value}: goes with --method gsplat only; leave it out for {method}.")
     with RunLog(verbosity(quiet, verbose)) as log:
         finished = open_run(run, images=images)
         chosen = _split_of(finished, split)
@@ -69,13 +77,10 @@ def nvs(
             say(f"{data} → {folder}")
             return
         log.line(data)
-        missing = missing_program()
-        if missing is not None:
-            raise RunFailedError(
-                f"{missing}: not found on the PATH, so nothing was trained (the data is in {folder}); "
-                "pip install nerfstudio, and give the same command with --overwrite."
-            )
-        figures = train_and_evaluate(folder, method, log)
+        figures = _trained(
+            folder, method, SplatConfig(**({} if steps is None else {"steps": steps})), seed, log
+        )
+        backend = "gsplat" if method == "gsplat" else "nerfstudio"
         result = {
             "scene": run.resolve().name,
             "method": method,
@@ -83,7 +88,7 @@ def nvs(
             "size_px": list(size),
             **figures,
             "seconds": round(log.seconds, 1),
-            "versions": {"acezero_gpu": package_version(), "nerfstudio": version_of("nerfstudio")},
+            "versions": {"acezero_gpu": package_version(), backend: version_of(backend)},
         }
         write_atomically(folder / RESULT, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     said = ", ".join(f"{key.upper()} {value:.3f}" for key, value in figures.items())
@@ -98,6 +103,27 @@ def show(folders: nvs_opt.NvsFolders) -> None:
         where = ", ".join(str(folder) for folder in folders)
         raise RunFailedError(f"{where}: no {RESULT} there; acezero benchmark nvs RUN makes one.")
     show_plain(result_table(results))
+
+
+def _trained(
+    folder: Path, method: nvs_opt.NvsMethod, config: SplatConfig, seed: int | None, log: RunLog
+) -> dict[str, float]:
+    """The figures of the method; ``RunFailedError`` where what it runs on is missing."""
+    untrained = f"so nothing was trained (the data is in {folder})"
+    if method == "gsplat":
+        missing = missing_requirement()
+        if missing is not None:
+            raise RunFailedError(f"{missing}, {untrained}.")
+        return train_and_evaluate_splats(
+            folder, config, gsplat_backend(), ReconstructionConfig().seed if seed is None else seed, log
+        )
+    program = missing_program()
+    if program is not None:
+        raise RunFailedError(
+            f"{program}: not found on the PATH, {untrained}; "
+            "pip install nerfstudio, and give the same command with --overwrite."
+        )
+    return train_and_evaluate(folder, method, log)
 
 
 def _split_of(run: FinishedRun, file: Path | None) -> ViewSplit:

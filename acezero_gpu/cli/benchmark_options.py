@@ -5,14 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-NvsMethod = Literal["nerfacto", "splatfacto"]
+from acezero_gpu.splatting import SplatConfig
+
+NvsMethod = Literal["nerfacto", "splatfacto", "gsplat"]
 
 NvsOut = Annotated[
     Path | None,
     typer.Argument(metavar="[OUT]", help="Folder for data, logs and nvs.json.", show_default="RUN/nvs"),
 ]
 NvsMethodChoice = Annotated[
-    NvsMethod, typer.Option("--method", help="The method of Nerfstudio that is trained.")
+    NvsMethod,
+    typer.Option("--method", help="What is trained: a method of Nerfstudio, or splats on gsplat alone."),
 ]
 NvsSplit = Annotated[
     Path | None,
@@ -25,6 +28,15 @@ NvsSplit = Annotated[
 ]
 ConvertOnly = Annotated[
     bool, typer.Option("--convert-only", help="Write the data for Nerfstudio, and train nothing.")
+]
+NvsSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Training steps of --method gsplat.",
+        show_default=str(SplatConfig().steps),
+    ),
 ]
 NvsFolders = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="Folders with results anywhere below them.")

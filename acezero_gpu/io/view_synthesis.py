@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+import torch
 from PIL import Image
 
 from acezero_gpu.data.image_set import match_by_key
 from acezero_gpu.data.loading import decode_image
+from acezero_gpu.geometry import PinholeCamera, invert
 from acezero_gpu.io.datasets.image_set_folder import every_eighth
-from acezero_gpu.io.export_scene import ExportScene, export_scene, exported_names
-from acezero_gpu.io.nerfstudio import IMAGE_FOLDER, POINTS, transforms, write_transforms
+from acezero_gpu.io.export_scene import ColouredPoints, ExportScene, export_scene, exported_names
+from acezero_gpu.io.nerfstudio import IMAGE_FOLDER, POINTS, TRANSFORMS, transforms, write_transforms
+from acezero_gpu.io.ply import read_points
 from acezero_gpu.io.run_reader import FinishedRun
 from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import replaced_when_complete, write_atomically
+from acezero_gpu.splatting.views import ColourViews, undistorted
 
 MAX_SIDE_PX = 640
 """Images are reduced by the least whole number that brings their longest side to this, as in ACE0's benchmark."""
@@ -125,6 +129,31 @@ def write_view_synthesis(
         content["ply_file_path"] = POINTS
     write_transforms(folder, content)
     return size
+
+
+def read_view_synthesis(folder: Path) -> tuple[ColourViews, ColourViews, ColouredPoints]:
+    """What ``write_view_synthesis`` wrote: views to train on and to test, without distortion, and the point cloud.
+
+    ``InputError`` where the run had no point cloud.
+    """
+    content = json.loads((folder / TRANSFORMS).read_text(encoding="utf-8"))
+    if "ply_file_path" not in content:
+        raise InputError(f"{folder}: the run has no point_cloud.ply to start from; reconstruct it anew.")
+    points, colours = read_points(folder / content["ply_file_path"])
+    focal = torch.tensor([content["fl_x"], content["fl_y"]], dtype=torch.float64)
+    camera = PinholeCamera(focal, torch.tensor([content["cx"], content["cy"]], dtype=torch.float64))
+    poses = {frame["file_path"]: frame["transform_matrix"] for frame in content["frames"]}
+    size = (content["w"], content["h"])
+
+    def views(names: Sequence[str]) -> ColourViews:
+        pixels = torch.stack([torch.from_numpy(decode_image(folder / n, "RGB", size)) for n in names])
+        world_from_cam = torch.tensor([poses[name] for name in names], dtype=torch.float64)[:, :3]
+        world_from_cam[..., 1:3] *= -1  # from OpenGL's camera axes
+        straight = undistorted(pixels, camera, (content["k1"], content["k2"]))
+        return ColourViews(straight, invert(world_from_cam), camera)
+
+    train, test = (views(content[key]) for key in _KEYS)
+    return train, test, ColouredPoints(points, colours)
 
 
 def _write_images(

@@ -1,8 +1,10 @@
 """``acezero benchmark``: data for Nerfstudio, its commands (stand-ins of them), and the table of results."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,17 @@ import pypose as pp
 import pytest
 import torch
 from cli_calls import Call, picture
+from gsplat import DefaultStrategy
 from PIL import Image
 from plyfile import PlyData
+from reference.splat_drawing import rasterization
 from scipy.spatial.transform import Rotation
 
+from acezero_gpu.cli import benchmark as benchmark_command
 from acezero_gpu.config import as_toml, preset, with_override
 from acezero_gpu.data import PosedViews
 from acezero_gpu.io import write_points, write_pose_file
+from acezero_gpu.splatting import SplatBackend
 
 COUNT, WIDTH, HEIGHT, FOCAL_PX = 14, 1301, 963, 1000.0
 SMALL = (433, 321)
@@ -170,6 +176,43 @@ def test_nerfstudio_is_called_and_its_figures_are_kept(call: Call, run: Run) -> 
     assert said.code == 0, said.err
     assert (run.result()["method"], run.result()["psnr"]) == ("splatfacto", 20.0)
     assert "lpips" not in run.result()
+
+
+def test_splats_on_gsplat_are_trained_here(call: Call, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gsplat's drawing on a CPU in place of its kernels."""
+    here = SplatBackend(rasterization, DefaultStrategy, torch.device("cpu"))
+    monkeypatch.setattr(benchmark_command, "missing_requirement", lambda: None)
+    monkeypatch.setattr(benchmark_command, "gsplat_backend", lambda: here)
+    said = call("benchmark", "nvs", run.path, "--method", "gsplat", "--steps", 2)
+    assert said.code == 0, said.err
+    assert re.match(r"PSNR \d+\.\d{3}, SSIM -?\d\.\d{3} on 2 test images by gsplat", said.out)
+    result = run.result()
+    assert (result["method"], result["train"], result["test"]) == ("gsplat", 10, 2)
+    assert "lpips" not in result
+    assert result["versions"]["gsplat"] == version("gsplat")
+    splats = PlyData.read(run.path / "nvs" / "splats.ply")["vertex"]
+    assert len(splats) == 9
+    assert {"x", "f_dc_0", "f_rest_44", "opacity", "scale_2", "rot_3"} <= {p.name for p in splats.properties}
+    assert "gsplat" in call("benchmark", "show", run.path).out
+
+
+def test_what_gsplat_lacks_is_said(call: Call, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = call("benchmark", "nvs", run.path, "--method", "gsplat")
+    assert said.code == 1
+    assert "needs an NVIDIA GPU" in said.sentence
+    assert str(run.path / "nvs") in said.sentence
+    assert len(run.transforms()["frames"]) == 12
+    said = call("benchmark", "nvs", run.path, "--method", "nerfacto", "--steps", 2, "--overwrite")
+    assert said.code == 2
+    assert "--steps 2: goes with --method gsplat only" in said.sentence
+    (run.path / "point_cloud.ply").unlink()
+    monkeypatch.setattr(benchmark_command, "missing_requirement", lambda: None)
+    here = SplatBackend(rasterization, DefaultStrategy, torch.device("cpu"))
+    monkeypatch.setattr(benchmark_command, "gsplat_backend", lambda: here)
+    said = call("benchmark", "nvs", run.path, "--method", "gsplat", "--overwrite")
+    assert said.code != 0
+    assert "no point_cloud.ply" in said.sentence
 
 
 def test_a_split_of_ones_own(call: Call, run: Run, tmp_path: Path) -> None:

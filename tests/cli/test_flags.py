@@ -101,7 +101,8 @@ FLAGS = {
         "run",
         "out",
         *sorted(
-            SHARED - {"--device", "--preset", "--set"} | {"--images", "--method", "--split", "--convert-only"}
+            SHARED - {"--device", "--preset", "--set"}
+            | {"--images", "--method", "--split", "--convert-only", "--steps", "--seed"}
         ),
     ],
     "benchmark show": ["folders"],

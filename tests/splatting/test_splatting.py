@@ -1,0 +1,151 @@
+"""Splats trained with gsplat's own strategy, drawn by its own formulas on a CPU."""
+
+from functools import partial
+
+import pytest
+import torch
+from gsplat import DefaultStrategy
+from reference.splat_drawing import rasterization
+from scipy.spatial import cKDTree
+
+from acezero_gpu.geometry import PinholeCamera, retract, undistort_pixels
+from acezero_gpu.splatting import (
+    ColourViews,
+    SplatBackend,
+    SplatConfig,
+    initial_gaussians,
+    missing_requirement,
+    train_splats,
+    undistorted,
+    view_figures,
+)
+from acezero_gpu.splatting import backend as backend_module
+from acezero_gpu.splatting.training import _drawn
+
+WIDTH, HEIGHT = 40, 32
+CONFIG = SplatConfig(steps=160, sh_degree=1, sh_every=80)
+
+
+@pytest.fixture
+def backend() -> SplatBackend:
+    return SplatBackend(rasterization, DefaultStrategy, torch.device("cpu"))
+
+
+def start(points, colours, seed=0, **changes):
+    options = {"most": 1000, "sh_degree": 1, "opacity": 0.5} | changes
+    return initial_gaussians(points, colours, generator=torch.Generator().manual_seed(seed), **options)
+
+
+@pytest.fixture
+def cloud(generator):
+    points = torch.rand(80, 3, generator=generator) * torch.tensor([2.0, 1.6, 1.0]) - 0.8
+    return points, torch.randint(256, (80, 3), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture
+def views(cloud, backend, generator):
+    """Nine pictures of coloured blobs, drawn exactly."""
+    steps = torch.cat(
+        [0.15 * torch.randn(9, 3, generator=generator), 0.05 * torch.randn(9, 3, generator=generator)], 1
+    )
+    poses = torch.eye(3, 4).repeat(9, 1, 1)
+    poses[:, 2, 3] = 3.0
+    blank = torch.zeros(9, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    empty = ColourViews(blank, retract(poses, steps), PinholeCamera.centred(45.0, WIDTH, HEIGHT))
+    truth = start(*cloud, opacity=0.8)
+    with torch.no_grad():
+        drawn, _ = _drawn(truth, empty, torch.arange(9), 0, backend)
+    return ColourViews((drawn.clamp(0, 1) * 255).round().to(torch.uint8), empty.cam_from_world, empty.camera)
+
+
+def part(views: ColourViews, rows: slice) -> ColourViews:
+    return ColourViews(views.images[rows], views.cam_from_world[rows], views.camera)
+
+
+def test_gaussians_start_as_wide_as_their_neighbours_are_far(cloud):
+    points, colours = cloud
+    splats = start(points, colours)
+    distance, _ = cKDTree(points.numpy()).query(points.numpy(), k=4)
+    expected = torch.from_numpy(distance[:, 1:]).square().mean(1).sqrt().log().float()
+    torch.testing.assert_close(splats["scales"], expected[:, None].expand(80, 3), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(splats["sh0"][:, 0] * 0.2820948 + 0.5, colours / 255.0)
+    assert splats["opacities"].sigmoid().tolist() == pytest.approx([0.5] * 80)
+    assert splats["shN"].shape == (80, 3, 3)
+    fewer = start(points, colours, most=20)
+    assert len(fewer["means"]) == 20
+    assert torch.cdist(fewer["means"], points).min(1).values.max() == 0
+
+
+@pytest.mark.parametrize("points", [torch.rand(3, 3), torch.ones(9, 3)], ids=["three", "all the same"])
+def test_too_few_points_are_refused(points):
+    with pytest.raises(ValueError, match="points to start from|too few"):
+        start(points, torch.zeros(len(points), 3, dtype=torch.uint8))
+
+
+def test_training_shows_held_back_views_better_and_adds_gaussians(views, cloud, backend):
+    points, colours = cloud
+    train, test = part(views, slice(0, 7)), part(views, slice(7, 9))
+    rough = points + 0.05 * torch.randn(points.shape, generator=torch.Generator().manual_seed(1))
+    grey = torch.full_like(colours, 128)
+    before = view_figures(start(rough, grey, opacity=0.1), test, backend)
+    growing = SplatBackend(
+        backend.rasterise,
+        partial(DefaultStrategy, refine_start_iter=20, refine_every=20, grow_grad2d=1e-4),
+        backend.device,
+    )
+    generator = torch.Generator().manual_seed(2)
+    splats = train_splats(train, rough, grey, CONFIG, growing, generator)
+    after = view_figures(splats, test, backend)
+    assert after["psnr"] > before["psnr"] + 5, (before, after)
+    assert after["ssim"] > before["ssim"] + 0.1, (before, after)
+    assert len(splats["means"]) > len(points)
+
+
+def test_figures_are_those_of_their_definitions(views, cloud, backend):
+    truth = start(*cloud, opacity=0.8)
+    same = view_figures(truth, views, backend)
+    assert same["psnr"] > 50
+    assert same["ssim"] > 0.999
+    darker = (views.images.float() * 0.9).round().to(torch.uint8)
+    found = view_figures(truth, ColourViews(darker, views.cam_from_world, views.camera), backend)
+    noise = ((views.images.float() - darker.float()) / 255).square().flatten(1).mean(1)
+    assert found["psnr"] == pytest.approx(float((-10 * noise.log10()).mean()), abs=0.05)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(views, cloud, backend):
+    def broken(**given):
+        drawn, covered, info = rasterization(**given)
+        return drawn * torch.nan, covered, info
+
+    bad = SplatBackend(broken, backend.make_strategy, backend.device)
+    with pytest.raises(ValueError, match="not finite at step 0"):
+        train_splats(views, *cloud, CONFIG, bad, torch.Generator())
+
+
+@pytest.mark.parametrize("radial", [(-0.15, 0.03), (0.08, 0.0)])
+def test_undistorted_pictures_are_those_of_a_pinhole(radial):
+    """A picture whose every pixel tells the ray it shows, against the own inverse of the lens."""
+    width, height = 96, 72
+    camera = PinholeCamera.centred(80.0, width, height)
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    pixels = torch.stack([x, y], dim=-1).view(-1, 2)
+
+    def picture(seen):
+        u, v = (seen / torch.tensor([width, height])).clamp(0, 1).unbind(-1)
+        return torch.stack([u, v, 0.5 + 0.2 * (6 * u).sin() * (5 * v).cos()], dim=-1).view(height, width, 3)
+
+    seen = undistort_pixels(pixels, camera, torch.tensor(radial))
+    distorted = (picture(seen) * 255).round().to(torch.uint8)[None]
+    found = undistorted(distorted, camera, radial)[0].float() / 255
+    inside = (slice(12, -12), slice(12, -12))
+    torch.testing.assert_close(found[inside], picture(pixels)[inside], rtol=0, atol=0.008)
+    assert undistorted(distorted, camera, (0.0, 0.0)) is distorted
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "GPU" in str(missing_requirement())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert missing_requirement() is None
+    monkeypatch.setattr(backend_module.importlib.util, "find_spec", lambda name: None)
+    assert "pip install gsplat" in str(missing_requirement())
