@@ -27,8 +27,9 @@ class BankConfig:
 
     shortest_side_px: int = 480
     """Images are resized to this shortest side before encoding; thresholds in pixels hold at 480 and scale."""
-    keypoint_side_px: int = 480
-    """Shortest side of the image that sparse keypoints are found in; smaller images are not enlarged."""
+    keypoint_side_px: int = 720
+    """Shortest side of the image that sparse keypoints are found in; smaller images are not enlarged. Finer than the
+    network's image, because poses are as exact as keypoints are."""
     feature_cache_bytes: int = 4 * 2**30
     """Features of the plain images are kept on the device up to this size; what is beyond it is kept in main memory
     if the device is a GPU, and computed again each time otherwise."""
