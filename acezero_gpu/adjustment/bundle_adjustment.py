@@ -8,7 +8,7 @@ from torch import Tensor
 from acezero_gpu.adjustment.coarse_space import make_coarse_space
 from acezero_gpu.adjustment.components import restore_scale
 from acezero_gpu.adjustment.objective import Objective
-from acezero_gpu.adjustment.observation_graph import MOST_PAIRS, ObservationGraph
+from acezero_gpu.adjustment.observation_graph import MOST_PAIRS
 from acezero_gpu.adjustment.observation_model import Estimate
 from acezero_gpu.adjustment.point_refinement import refine_points
 from acezero_gpu.adjustment.problem import (
@@ -91,7 +91,7 @@ def _minimise(
     cost = first_cost = float(objective.cost(estimate, objective.predict(estimate)))
     if not objective.has_free_parameters:
         return estimate, (cost, cost), 0, AdjustmentStatus.EMPTY
-    solver = _solver(estimate, graph, config)
+    solver = _solver(objective, config)
     point_steps = config.point_steps if config.refine_points else 0
     normal = objective.linearise(estimate)
     damping, growth = config.initial_damping, FIRST_GROWTH
@@ -131,12 +131,13 @@ def _where_known(known: Tensor, refined: Tensor, given: Tensor) -> Tensor:
     return torch.where(known.view(-1, *[1] * (given.ndim - 1)), refined.to(given.dtype), given)
 
 
-def _solver(estimate: Estimate, graph: ObservationGraph, config: BundleAdjustmentConfig) -> ReducedSolver:
+def _solver(objective: Objective, config: BundleAdjustmentConfig) -> ReducedSolver:
+    graph = objective.graph
     if graph.views <= config.dense_views and graph.pair_count <= MOST_PAIRS:
         return solve_dense
     return partial(
         solve_conjugate_gradients,
         max_iterations=config.cg_iterations,
         tolerance=config.cg_tolerance,
-        space=make_coarse_space(estimate, graph) if graph.views > 1 else None,
+        space=make_coarse_space(objective.start, graph, objective.tells_depth) if graph.views > 1 else None,
     )

@@ -23,9 +23,9 @@ GROUPS = 32
 VIEWS_PER_GROUP = 8
 """Few views make fewer groups, of about this size."""
 RIDGE = 1e-10
-"""Added to the diagonal, relative to it, against rounding."""
+"""Added to the diagonal, relative to it, against rounding; at least ten times the rounding."""
 CPU_ROWS, GPU_ROWS = 1 << 14, 1 << 18
-"""Point rows of all groups that are held at once; a hundred times as many numbers."""
+"""Pairs of a point and a group that are held at once, 42 numbers each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class CoarseSpace:
         return (self.motions[:-1] @ of_view[..., None])[..., 0]
 
 
-def make_coarse_space(estimate: Estimate, graph: ObservationGraph) -> CoarseSpace:
-    """Groups of views that stand near each other and look at the same place."""
+def make_coarse_space(estimate: Estimate, graph: ObservationGraph, counts: Bool[Tensor, " k"]) -> CoarseSpace:
+    """Groups of views that stand near each other and look at the same place, by the observations that ``counts``."""
     poses = estimate.cam_from_world[graph.moving_views]
     centres = camera_centres(poses)
-    seen = graph.per_view(estimate.points.index_select(0, graph.point))
-    count = torch.bincount(graph.slot, minlength=graph.views + 1)[: graph.views, None]
+    seen = graph.per_view(estimate.points.index_select(0, graph.point) * counts[:, None])
+    count = graph.per_view(counts[:, None].to(seen.dtype))
     seen = torch.where(count > 0, seen / count.clamp_min(1), centres)
     groups = max(1, min(GROUPS, graph.views // VIEWS_PER_GROUP))
     group = _nearest_of_spread(torch.cat([centres, seen], dim=1), groups)
@@ -155,6 +155,7 @@ def factorise(space: CoarseSpace, system: ReducedSystem, graph: ObservationGraph
     matrix[n:, n:] = system.intrinsics
     diagonal = matrix.diagonal()
     least = torch.finfo(matrix.dtype).eps * diagonal.abs().mean()
-    diagonal.copy_(torch.where(diagonal > least, diagonal * (1 + RIDGE), 1.0))
+    ridge = max(RIDGE, 10 * torch.finfo(matrix.dtype).eps)
+    diagonal.copy_(torch.where(diagonal > least, diagonal * (1 + ridge), 1.0))
     factor, info = torch.linalg.cholesky_ex(matrix)
     return CoarseSolver(space, factor, (info == 0) & factor.isfinite().all())

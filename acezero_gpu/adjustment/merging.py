@@ -6,8 +6,8 @@ from torch import Tensor
 
 THIN_EVERY = 8
 """Every so many rounds of merging, edges are dropped that join the same two components as an earlier one."""
-FIRST_BLOCK = 16
-"""The first edges to be merged along are this part of all; each block after it is as large as all before it."""
+BLOCKS = 16
+"""The first block of edges to be merged along is one in so many of all; each after it is as large as all before it."""
 
 
 def connected_components(
@@ -63,7 +63,7 @@ def merge_without_conflict(
     """
     order = hashed_order(len(first), first.device)
     merging = _Merging(view, len(first))
-    low, high = 0, len(order) // FIRST_BLOCK + 1
+    low, high = 0, len(order) // BLOCKS + 1
     while low < len(order):
         block = order[low:high]
         merging.take(first[block], second[block], low)

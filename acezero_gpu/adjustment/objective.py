@@ -123,6 +123,11 @@ class Objective:
         free = self.graph.views > 0 or bool(self.columns) or bool(self.free_points.any())
         return free and bool((self._weights > 0).any())
 
+    @property
+    def tells_depth(self) -> Bool[Tensor, " k"]:
+        """Observations that count, of points that are more than a direction."""
+        return (self._weights > 0) & self.triangulated[self.graph.point]
+
     def predict(self, estimate: Estimate) -> Prediction:
         """Every observation, in the order of the graph; points without parallax as directions only."""
         return predict(estimate, self.graph.view, self.graph.point, self._near, self._anchors)

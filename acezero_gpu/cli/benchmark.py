@@ -14,7 +14,7 @@ from acezero_gpu.cli.given import cells_of_run, settings_of_run
 from acezero_gpu.cli.nerfstudio_calls import missing_program, train_and_evaluate
 from acezero_gpu.cli.output import say, show_plain
 from acezero_gpu.cli.run_log import RunLog, verbosity
-from acezero_gpu.cli.splat_calls import train_and_evaluate_splats
+from acezero_gpu.cli.splat_calls import SPLATS, train_and_evaluate_splats
 from acezero_gpu.cli.versions import package_version, version_of
 from acezero_gpu.config import ReconstructionConfig
 from acezero_gpu.io import FinishedRun, open_run
@@ -49,7 +49,7 @@ def nvs(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """PSNR, SSIM and LPIPS of held-back images, by Nerfstudio or gsplat, which is trained on the others."""
+    """PSNR and SSIM (by Nerfstudio also LPIPS) of held-back images, after training on the others."""
     folder = out or run / "nvs"
     for flag, value in (("--steps", steps), ("--seed", seed)):
         if value is not None and method != "gsplat":
@@ -77,16 +77,15 @@ def nvs(
             say(f"{data} → {folder}")
             return
         log.line(data)
-        figures = _trained(
-            folder, method, SplatConfig(**({} if steps is None else {"steps": steps})), seed, log
-        )
+        figures, made_with = _trained(folder, method, steps, seed, log)
         backend = "gsplat" if method == "gsplat" else "nerfstudio"
         result = {
             "scene": run.resolve().name,
-            "method": method,
+            "method": method if steps is None else f"{method}, {steps} steps",
             **counts,
             "size_px": list(size),
             **figures,
+            **made_with,
             "seconds": round(log.seconds, 1),
             "versions": {"acezero_gpu": package_version(), backend: version_of(backend)},
         }
@@ -106,24 +105,24 @@ def show(folders: nvs_opt.NvsFolders) -> None:
 
 
 def _trained(
-    folder: Path, method: nvs_opt.NvsMethod, config: SplatConfig, seed: int | None, log: RunLog
-) -> dict[str, float]:
-    """The figures of the method; ``RunFailedError`` where what it runs on is missing."""
+    folder: Path, method: nvs_opt.NvsMethod, steps: int | None, seed: int | None, log: RunLog
+) -> tuple[dict[str, float], dict[str, int]]:
+    """The method's figures and what it was told; ``RunFailedError`` where what it runs on is missing."""
     untrained = f"so nothing was trained (the data is in {folder})"
+    again = "give the same command with --overwrite"
     if method == "gsplat":
         missing = missing_requirement()
         if missing is not None:
-            raise RunFailedError(f"{missing}, {untrained}.")
-        return train_and_evaluate_splats(
-            folder, config, gsplat_backend(), ReconstructionConfig().seed if seed is None else seed, log
-        )
+            raise RunFailedError(f"{missing}, {untrained}; when that is mended, {again}.")
+        config = SplatConfig() if steps is None else SplatConfig(steps=steps)
+        seed = ReconstructionConfig().seed if seed is None else seed
+        return train_and_evaluate_splats(folder, config, gsplat_backend(), seed, log)
     program = missing_program()
     if program is not None:
         raise RunFailedError(
-            f"{program}: not found on the PATH, {untrained}; "
-            "pip install nerfstudio, and give the same command with --overwrite."
+            f"{program}: not found on the PATH, {untrained}; pip install nerfstudio, and {again}."
         )
-    return train_and_evaluate(folder, method, log)
+    return train_and_evaluate(folder, method, log), {}
 
 
 def _split_of(run: FinishedRun, file: Path | None) -> ViewSplit:
@@ -153,6 +152,7 @@ def _prepare(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{earlier}: is there already; give another folder, or --overwrite to replace it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).unlink(missing_ok=True)
+        for made in (RESULT, SPLATS):
+            (folder / made).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); give another folder.") from error

@@ -68,9 +68,14 @@ def given_of(given: PosedViews, image_set: ImageSet) -> PosedViews:
     return given if given.names == image_set.names else match_to_images(given, image_set.names)
 
 
+def focal_is_guessed(poses: str, focal_px: float | None) -> bool:
+    """Whether neither the user nor a pose file says the focal length; matrices do not."""
+    return focal_px is None and not Path(poses).is_file()
+
+
 def shared_focal_px(given: PosedViews, poses: str, focal_px: float | None, log: RunLog) -> float:
     """The median of the given focal lengths; says so where it is a guess, or where they differ."""
-    if focal_px is None and not Path(poses).is_file():
+    if focal_is_guessed(poses, focal_px):
         log.warn(
             f"no --focal-px: starting from a guess of {float(given.focal_px[0]):.1f} px, 0.7 of the image diagonal."
         )

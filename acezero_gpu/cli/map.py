@@ -7,7 +7,7 @@ import torch
 
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
-from acezero_gpu.cli.given import given_of, read_given, shared_focal_px
+from acezero_gpu.cli.given import focal_is_guessed, given_of, read_given, shared_focal_px
 from acezero_gpu.cli.memory_size import memory_bytes
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.ranks import all_ranks
@@ -30,7 +30,8 @@ MAP_DEFAULTS = {
     "loop.joint.when": "off",
     "loop.training.loss.name": "dyntanh",
 }
-"""Given poses are taken to be right unless the user says otherwise; the loss is that of a last round."""
+"""Given poses are taken to be right unless the user says otherwise, and a given focal length with them; the loss is
+that of a last round."""
 
 
 def map_(
@@ -102,17 +103,19 @@ def map_folder(
             raise RunFailedError(
                 f"{poses}: keypoints contradict all poses; give better ones, or no --refine-joint."
             )
-    return _save(run, bank, state, _train(run, bank, state))
+    return _save(run, bank, state, _train(run, bank, state, guessed=focal_is_guessed(poses, focal_px)))
 
 
-def _train(run: Run, bank: ImageBank, state: ReconstructionState) -> MappingResult:
+def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bool) -> MappingResult:
+    """The map; a focal length that is given moves only if the poses do: a few images would not hold it."""
     config = run.settings.config
     loop = config.loop
     frames = state.registered.nonzero()[:, 0]
     expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
     with run.timer.stage("buffer"):
         parallel.fill_buffer(bank, frames.cpu())
-    refines_focal = not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
+    moves = guessed or loop.training.poses.name != "none"
+    refines_focal = moves and not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
     training = replace(
         loop.training,
         schedule=loop.final_schedule,

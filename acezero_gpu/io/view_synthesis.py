@@ -149,8 +149,8 @@ def read_view_synthesis(folder: Path) -> tuple[ColourViews, ColourViews, Coloure
         pixels = torch.stack([torch.from_numpy(decode_image(folder / n, "RGB", size)) for n in names])
         world_from_cam = torch.tensor([poses[name] for name in names], dtype=torch.float64)[:, :3]
         world_from_cam[..., 1:3] *= -1  # from OpenGL's camera axes
-        straight = undistorted(pixels, camera, (content["k1"], content["k2"]))
-        return ColourViews(straight, invert(world_from_cam), camera)
+        straight, seen = undistorted(pixels, camera, (content["k1"], content["k2"]))
+        return ColourViews(straight, invert(world_from_cam), camera, seen)
 
     train, test = (views(content[key]) for key in _KEYS)
     return train, test, ColouredPoints(points, colours)

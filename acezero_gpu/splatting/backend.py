@@ -1,5 +1,6 @@
 """What gsplat does here: drawing Gaussians, and deciding where more of them are needed."""
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,16 +26,30 @@ class SplatBackend:
 
 
 def missing_requirement() -> str | None:
-    """A sentence on what gsplat cannot do without and is not there; None if nothing is missing."""
+    """What gsplat cannot do without and is not there, and what to do; None if nothing is missing.
+
+    Where gsplat came without kernels for this machine they are compiled now, once, for some minutes.
+    """
     if importlib.util.find_spec("gsplat") is None:
-        return "gsplat is not installed; pip install gsplat"
+        return "gsplat is not installed: pip install 'acezero-gpu[splat]'"
     if not torch.cuda.is_available():
         return "gsplat needs an NVIDIA GPU, and none was found"
+    try:
+        kernels = kernels_of_gsplat()
+    except (RuntimeError, OSError, ImportError) as error:
+        return f"gsplat's kernels cannot be compiled ({str(error).splitlines()[0]})"
+    if kernels is None:
+        return "gsplat needs the CUDA toolkit (nvcc) to compile its kernels, and did not find it"
     return None
 
 
+def kernels_of_gsplat() -> object | None:
+    """Its compiled part; None where it cannot be compiled for want of a CUDA toolkit."""
+    return importlib.import_module("gsplat.cuda._backend")._C
+
+
 def gsplat_backend() -> SplatBackend:
-    """gsplat itself, on the current GPU; its first call compiles its kernels, for some minutes."""
+    """gsplat itself, on the current GPU; only where ``missing_requirement`` finds nothing missing."""
     from gsplat import DefaultStrategy, rasterization
 
     return SplatBackend(rasterization, DefaultStrategy, torch.device("cuda"))

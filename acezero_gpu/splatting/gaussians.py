@@ -28,7 +28,7 @@ def initial_gaussians(
 
     ``means (n, 3)``, ``scales (n, 3)`` as logarithms, ``quats (n, 4)``, ``opacities (n,)`` as logits, ``sh0 (n, 1, 3)``
     and ``shN (n, k, 3)``. Of more than ``most`` points a random choice is taken. ``ValueError`` for fewer than
-    ``NEIGHBOURS + 1`` points that differ.
+    ``NEIGHBOURS + 1`` points, and where they are all the same.
     """
     points, colours = points.float(), colours.to(points.device)
     if len(points) > most:
@@ -60,6 +60,8 @@ def _neighbour_distance(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """Root mean square distance to the nearest other points."""
     found = torch.empty_like(points[:, 0])
     for chunk in chunk_ranges(len(points), ROWS):
-        nearest = torch.cdist(points[chunk], points).topk(NEIGHBOURS + 1, largest=False).values
+        # By products of matrices, distances far from the origin would be noise.
+        apart = torch.cdist(points[chunk], points, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = apart.topk(NEIGHBOURS + 1, largest=False).values
         found[chunk] = nearest[:, 1:].square().mean(1).sqrt()
     return found

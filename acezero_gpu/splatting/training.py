@@ -2,6 +2,7 @@
 
 The recipe is that of Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, SIGGRAPH 2023: its
 losses, its learning rates, its order of spherical harmonics, and gsplat's account of where Gaussians are added.
+Opacities are reset from time to time only if gsplat's strategy does it, which that of version 1.5.3 does not.
 """
 
 import math
@@ -30,6 +31,10 @@ LEARNING_RATES = {
     "sh0": 2.5e-3,
     "shN": 2.5e-3 / 20,
 }
+REFINE_FROM = 500
+"""Gaussians are added from this step on, or from a tenth of the steps; until half of them are done."""
+LEAST_EXTENT = 0.1
+"""Of the scene, as a share of the median distance from a camera to a point: cameras may stand in one place."""
 MEANS_RATE, MEANS_DECAY = 1.6e-4, 0.01
 """Of positions, relative to the scene's extent, and to which share of it the rate falls."""
 
@@ -62,9 +67,24 @@ def train_splats(
 ) -> ParameterDict:
     """Gaussians that show the views, started from the points; on the backend's device.
 
-    Names and shapes are those of ``initial_gaussians``. Raises ``ValueError`` for too few points, and for a loss that
-    is not finite.
+    Names and shapes are those of ``initial_gaussians``. The same generator gives the same Gaussians, on a GPU up to the
+    order of its sums. Raises ``ValueError`` for too few points, for a loss that is not finite, and where no Gaussian
+    is left.
     """
+    # The strategy draws where a Gaussian is split, from PyTorch's own stream.
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return _trained(views, points, colours, config, backend, generator)
+
+
+def _trained(
+    views: ColourViews,
+    points: Float[Tensor, "p 3"],
+    colours: UInt8[Tensor, "p 3"],
+    config: SplatConfig,
+    backend: SplatBackend,
+    generator: torch.Generator,
+) -> ParameterDict:
     device = backend.device
     splats = initial_gaussians(
         points.to(device),
@@ -74,10 +94,12 @@ def train_splats(
         opacity=config.opacity,
         generator=generator,
     )
-    extent = _extent(views)
+    extent = _extent(views, points)
     optimisers = _optimisers(splats, extent)
     decay = ExponentialLR(optimisers["means"], MEANS_DECAY ** (1 / max(1, config.steps)))
-    strategy = backend.make_strategy(refine_stop_iter=config.steps // 2)
+    strategy = backend.make_strategy(
+        refine_start_iter=min(REFINE_FROM, config.steps // 10), refine_stop_iter=config.steps // 2
+    )
     strategy.check_sanity(splats, optimisers)
     state = strategy.initialize_state(scene_scale=extent)
     order: list[int] = []
@@ -87,13 +109,15 @@ def train_splats(
         degree = min(step // config.sh_every, config.sh_degree)
         drawn, info = _drawn(splats, views, torch.tensor([row]), degree, backend)
         strategy.step_pre_backward(splats, optimisers, state, step, info)
-        loss = _loss(drawn, _target(views, row, backend), config.ssim_share)
+        loss = _loss(*_compared(drawn, views, row), config.ssim_share)
         loss.backward()
         for optimiser in optimisers.values():
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         decay.step()
         strategy.step_post_backward(splats, optimisers, state, step, info, packed=False)
+        if not len(splats["means"]):
+            raise ValueError(f"No Gaussian is left after step {step}.")
         if step % 100 == 0 or step + 1 == config.steps:
             if not math.isfinite(loss.item()):
                 raise ValueError(f"The loss of the splats is not finite at step {step}.")
@@ -108,15 +132,20 @@ def view_figures(splats: ParameterDict, views: ColourViews, backend: SplatBacken
     noise, likeness = [], []
     for row in range(len(views)):
         drawn, _ = _drawn(splats, views, torch.tensor([row]), degree, backend)
-        drawn, target = drawn.clamp(0, 1), _target(views, row, backend)
-        noise.append(-10 * (drawn - target).square().mean().clamp_min(1e-12).log10())
+        drawn, target = _compared(drawn.clamp(0, 1), views, row)
+        squared = (drawn - target).square().mean() / views.seen.float().mean().to(drawn.device)
+        noise.append(-10 * squared.clamp_min(1e-12).log10())
         likeness.append(ssim(drawn.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2), SSIM_WINDOW).mean())
         report(row + 1, len(views), "test images")
     return {"psnr": float(torch.stack(noise).mean()), "ssim": float(torch.stack(likeness).mean())}
 
 
-def _target(views: ColourViews, row: int, backend: SplatBackend) -> Float[Tensor, "1 h w 3"]:
-    return views.images[row : row + 1].to(backend.device).float() / 255
+def _compared(
+    drawn: Float[Tensor, "1 h w 3"], views: ColourViews, row: int
+) -> tuple[Float[Tensor, "1 h w 3"], Float[Tensor, "1 h w 3"]]:
+    """A drawn picture and the photograph; where that has seen nothing they are the same."""
+    target = views.images[row : row + 1].to(drawn.device).float() / 255
+    return torch.where(views.seen.to(drawn.device)[..., None], drawn, target), target
 
 
 def _loss(
@@ -155,10 +184,12 @@ def _drawn(
     return drawn, info
 
 
-def _extent(views: ColourViews) -> float:
+def _extent(views: ColourViews, points: Float[Tensor, "p 3"]) -> float:
     """Distance of the farthest camera from their middle, and a tenth more."""
     centres = camera_centres(views.cam_from_world.double())
-    return 1.1 * float((centres - centres.mean(0)).norm(dim=1).max().clamp_min(1e-6))
+    middle = centres.mean(0)
+    away = (points.double().cpu() - middle).norm(dim=1).median()
+    return max(1.1 * float((centres - middle).norm(dim=1).max()), LEAST_EXTENT * float(away))
 
 
 def _optimisers(splats: ParameterDict, extent: float) -> dict[str, Optimizer]:

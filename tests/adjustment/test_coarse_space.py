@@ -7,7 +7,7 @@ import pytest
 import torch
 from adjustment_scenes import disturbed, make_scene, on_device
 
-from acezero_gpu.adjustment import BundleAdjustmentConfig, bundle_adjust, coarse_space, reduced_solvers
+from acezero_gpu.adjustment import BundleAdjustmentConfig, coarse_space, reduced_solvers
 from acezero_gpu.adjustment.coarse_space import factorise, make_coarse_space
 from acezero_gpu.adjustment.objective import Objective
 from acezero_gpu.adjustment.reduced_solvers import reduced_matrix, solve_conjugate_gradients, solve_dense
@@ -47,7 +47,7 @@ def basis_of(space, intrinsics: int) -> torch.Tensor:
 
 def test_motions_move_a_group_as_one(objective):
     """A small translation, turn or growth of the world about the group's middle, seen by each of its cameras."""
-    space, small = make_coarse_space(objective.start, objective.graph), 1e-5
+    space, small = make_coarse_space(objective.start, objective.graph, objective.tells_depth), 1e-5
     poses = objective.start.cam_from_world[objective.graph.moving_views]
     centres = camera_centres(poses)
     for group in range(space.groups):
@@ -69,7 +69,7 @@ def test_motions_move_a_group_as_one(objective):
 
 
 def test_restriction_is_the_transpose_of_prolongation(objective, generator):
-    space = make_coarse_space(objective.start, objective.graph)
+    space = make_coarse_space(objective.start, objective.graph, objective.tells_depth)
     poses = torch.randn(objective.graph.views, 6, generator=generator, dtype=torch.float64)
     coarse = torch.randn(7 * space.groups, generator=generator, dtype=torch.float64)
     poses, coarse = poses.to(space.motions), coarse.to(space.motions)
@@ -78,7 +78,7 @@ def test_restriction_is_the_transpose_of_prolongation(objective, generator):
 
 
 def test_the_correction_is_the_best_step_within_the_space(objective, generator):
-    space = make_coarse_space(objective.start, objective.graph)
+    space = make_coarse_space(objective.start, objective.graph, objective.tells_depth)
     assert space.groups == 2
     assert len(space.chunks) > 1
     system, matrix = system_of(objective)
@@ -94,7 +94,7 @@ def test_the_correction_is_the_best_step_within_the_space(objective, generator):
 
 def test_conjugate_gradients_with_groups_end_at_the_same_step(objective):
     normal = objective.linearise(objective.start)
-    space = make_coarse_space(objective.start, objective.graph)
+    space = make_coarse_space(objective.start, objective.graph, objective.tells_depth)
     iterative = partial(solve_conjugate_gradients, max_iterations=500, tolerance=1e-13, space=space)
     found = solve_damped(normal, objective.graph, 1e-3, iterative)
     expected = solve_damped(normal, objective.graph, 1e-3, solve_dense)
@@ -129,7 +129,7 @@ def test_groups_save_iterations_on_a_long_chain(generator, monkeypatch):
     apply = reduced_solvers._apply
     monkeypatch.setattr(reduced_solvers, "_apply", lambda *a: calls.append(1) or apply(*a))
     counts = []
-    for space in (None, make_coarse_space(objective.start, objective.graph)):
+    for space in (None, make_coarse_space(objective.start, objective.graph, objective.tells_depth)):
         calls.clear()
         solver = partial(solve_conjugate_gradients, max_iterations=2000, tolerance=1e-4, space=space)
         assert bool(solve_damped(normal, objective.graph, 1e-8, solver).solved)
@@ -137,11 +137,37 @@ def test_groups_save_iterations_on_a_long_chain(generator, monkeypatch):
     assert counts[1] < 0.5 * counts[0], counts
 
 
-def test_groups_without_a_motion_and_views_in_one_place_do_no_harm(generator, device):
-    """All views in one place: nothing turns or grows about a middle; and groups that no view is left for."""
-    scene = make_scene(generator, views=20, points=80, noise_px=0.5)
-    same = scene.cam_from_world[:1].expand(20, 3, 4).clone()
-    problem = on_device(replace(scene, cam_from_world=same), device)
-    result = bundle_adjust(problem, replace(CONFIG, dense_views=0))
-    assert result.cost_final <= result.cost_initial
-    assert bool(result.cam_from_world.isfinite().all())
+def test_views_in_one_place_leave_groups_empty_and_do_no_harm(generator, device, monkeypatch):
+    """Nothing turns or grows about a middle where all cameras stand, and all but one group have no view."""
+    monkeypatch.setattr(coarse_space, "VIEWS_PER_GROUP", 4)
+    scene = make_scene(generator, views=20, points=80, seen_by=20, noise_px=0.5)
+    start = replace(scene, cam_from_world=scene.cam_from_world[:1].expand(20, 3, 4).clone())
+    objective = Objective(on_device(start, device), CONFIG)
+    space = make_coarse_space(objective.start, objective.graph, objective.tells_depth)
+    assert space.groups > 1
+    assert len(space.group.unique()) == 1
+    system, matrix = system_of(objective, damping=1.0)
+    solver = factorise(space, system, objective.graph)
+    assert bool(solver.usable)
+    residual = torch.randn(len(matrix), generator=generator, dtype=torch.float64).to(matrix)
+    n = 6 * objective.graph.views
+    step = torch.cat([x.flatten() for x in solver.correction(residual[:n].view(-1, 6), residual[n:])])
+    assert float(step @ residual) > 0, "a correction goes down"
+
+
+def test_points_that_are_directions_do_not_scatter_the_groups(generator):
+    """A point as good as infinitely far, seen by two views, does not make a group of these."""
+    scene = make_scene(generator, views=40, points=200)
+    far = torch.tensor([[0.0, 0.0, 1e6]], dtype=torch.float64)
+    more = replace(
+        scene,
+        points=torch.cat([scene.points, far]),
+        view_index=torch.cat([scene.view_index, torch.tensor([3, 4])]),
+        point_index=torch.cat([scene.point_index, torch.tensor([200, 200])]),
+        pixels=torch.cat([scene.pixels, torch.full((2, 2), 240.0).double()]),
+    )
+    spaces = []
+    for problem in (scene, more):
+        objective = Objective(problem, CONFIG)
+        spaces.append(make_coarse_space(objective.start, objective.graph, objective.tells_depth))
+    assert torch.equal(spaces[0].group, spaces[1].group)

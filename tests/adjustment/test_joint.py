@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from reference.analytic_world import World, make_world
+from reference.two_pass_triangulation import triangulated_twice
 from torch import Tensor
 
 from acezero_gpu.adjustment import (
@@ -16,6 +17,7 @@ from acezero_gpu.adjustment import (
 )
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views, triangulate_views
 from acezero_gpu.adjustment.match_graph import PairMatches
+from acezero_gpu.adjustment.tracks import build_tracks
 from acezero_gpu.geometry import PinholeCamera, reproject
 
 VIEWS, POINTS = 8, 120
@@ -199,6 +201,26 @@ def test_a_spread_choice_of_points_serves_as_well_as_all(world, generator, monke
     exact, nearly = world.pose_errors(every.cam_from_world), world.pose_errors(chosen.cam_from_world)
     assert nearly[0] < 3 * exact[0] + 0.02
     assert nearly[1] < 3 * exact[1] + 0.002
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.03, 1.0], ids=["no loss", "some", "everything"])
+def test_points_placed_again_are_those_of_placing_all_again(world, generator, wrong):
+    """Also tracks that lose one observation, and those that lose all."""
+    matches = matches_of(world, generator, wrong=wrong, views=range(VIEWS))
+    pixels = seen_pixels(world, generator)
+    pixels[0, ::7] += 40.0  # outliers within right tracks
+    tracks = build_tracks(matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b, POINTS)
+    start = joint._empty(world.cam_from_world, world.camera, torch.zeros_like(world.camera.focal_px))
+    found = joint._triangulated(tracks, pixels, start, 2.0, 1.5)
+    points, *observations = triangulated_twice(tracks, pixels, start, 2.0, 1.5)
+    exact = {"rtol": 0, "atol": 0} if points.device.type == "cpu" else {"rtol": 1e-5, "atol": 1e-4}
+    torch.testing.assert_close(found.points, points, **exact)
+    columns = (found.view_index, found.keypoint_index, found.point_index)
+    assert all(torch.equal(a, b) for a, b in zip(columns, observations[:3], strict=True))
+    torch.testing.assert_close(found.error_px, observations[3], **exact)
+    lost = len(tracks) - len(found.view_index)
+    assert lost > 0
+    assert (len(points) > 0) == (wrong < 1)
 
 
 def test_points_need_the_configured_angle(world, generator):

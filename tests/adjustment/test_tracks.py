@@ -71,13 +71,13 @@ def test_cut_tracks_are_those_of_greedy_merging(device, seed):
     assert not any(map(has_conflict, as_sets(tracks)))
 
 
-@pytest.mark.parametrize("first_block", [1, 4, 10**6])
+@pytest.mark.parametrize("blocks", [1, 4, 10**6])
 @pytest.mark.parametrize("thin_every", [1, 3, 10**6])
 @pytest.mark.parametrize("seed", range(3))
-def test_many_edges_between_components_end_as_one_by_one(device, monkeypatch, seed, thin_every, first_block):
+def test_many_edges_between_components_end_as_one_by_one(device, monkeypatch, seed, thin_every, blocks):
     """Whatever the blocks, and however often edges are dropped that another one decides for."""
     monkeypatch.setattr(merging, "THIN_EVERY", thin_every)
-    monkeypatch.setattr(merging, "FIRST_BLOCK", first_block)
+    monkeypatch.setattr(merging, "BLOCKS", blocks)
     generator = torch.Generator().manual_seed(seed)
     view = torch.arange(60) % 12
     first, second = torch.randint(60, (2, 600), generator=generator)

@@ -203,6 +203,25 @@ def test_a_map_is_a_start(made: Made, call: Call, tmp_path: Path) -> None:
     assert figures["median_translation"] < 0.02
 
 
+def test_a_map_moves_a_focal_length_that_is_guessed_or_whose_poses_move(
+    made: Made, call: Call, tmp_path: Path
+) -> None:
+    flags = [*FLAGS, "--set", "loop.final_schedule.iterations=10"]
+
+    def focal_px(name: str, *more: str | float) -> float:
+        said = call(
+            "map", made.data / "images", tmp_path / name, "--poses", made.data / "poses", *flags, *more
+        )
+        assert said.code == 0, said.err
+        return float(read_pose_file(tmp_path / name / "poses_mapped.txt").focal_px[0])
+
+    assert focal_px("given", "--focal-px", TRUE_FOCAL_PX) == pytest.approx(TRUE_FOCAL_PX, rel=1e-6)
+    moved = focal_px("refined", "--focal-px", TRUE_FOCAL_PX, "--pose-refinement", "mlp")
+    assert abs(moved / TRUE_FOCAL_PX - 1) > 1e-4
+    guess = focal_px("guess")
+    assert guess != pytest.approx(focal_px("guess kept", "--fix-focal"), rel=1e-5)
+
+
 def test_a_map_from_given_poses_keeps_them(made: Made, call: Call, tmp_path: Path) -> None:
     """Poses that may not move come out as they went in; an image without a pose is left out when allowed."""
     (tmp_path / "poses").mkdir()
