@@ -208,7 +208,8 @@ def test_points_placed_again_are_those_of_placing_all_again(world, generator, wr
     """Also tracks that lose one observation, and those that lose all."""
     matches = matches_of(world, generator, wrong=wrong, views=range(VIEWS))
     pixels = seen_pixels(world, generator)
-    pixels[0, ::7] += 40.0  # outliers within right tracks
+    pixels[0, ::7] += 6.0  # lost alone
+    pixels[1, ::11] += 40.0  # draws others along
     tracks = build_tracks(matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b, POINTS)
     start = joint._empty(world.cam_from_world, world.camera, torch.zeros_like(world.camera.focal_px))
     found = joint._triangulated(tracks, pixels, start, 2.0, 1.5)
