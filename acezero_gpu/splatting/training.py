@@ -71,30 +71,30 @@ def train_splats(
     order of its sums. Raises ``ValueError`` for too few points, for a loss that is not finite, and where no Gaussian
     is left.
     """
-    # The strategy draws where a Gaussian is split, from PyTorch's own stream.
-    with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return _trained(views, points, colours, config, backend, generator)
-
-
-def _trained(
-    views: ColourViews,
-    points: Float[Tensor, "p 3"],
-    colours: UInt8[Tensor, "p 3"],
-    config: SplatConfig,
-    backend: SplatBackend,
-    generator: torch.Generator,
-) -> ParameterDict:
-    device = backend.device
     splats = initial_gaussians(
-        points.to(device),
+        points.to(backend.device),
         colours,
         most=config.most_points,
         sh_degree=config.sh_degree,
         opacity=config.opacity,
         generator=generator,
     )
-    extent = _extent(views, points)
+    # The strategy draws where a Gaussian is split, from PyTorch's own stream.
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        _train(splats, views, _extent(views, points), config, backend, generator)
+    return splats
+
+
+def _train(
+    splats: ParameterDict,
+    views: ColourViews,
+    extent: float,
+    config: SplatConfig,
+    backend: SplatBackend,
+    generator: torch.Generator,
+) -> None:
+    """All steps, which change the Gaussians and their number in place."""
     optimisers = _optimisers(splats, extent)
     decay = ExponentialLR(optimisers["means"], MEANS_DECAY ** (1 / max(1, config.steps)))
     strategy = backend.make_strategy(
@@ -122,7 +122,6 @@ def _trained(
             if not math.isfinite(loss.item()):
                 raise ValueError(f"The loss of the splats is not finite at step {step}.")
             report(step + 1, config.steps, "splatting steps")
-    return splats
 
 
 @torch.no_grad()
