@@ -37,7 +37,8 @@ def missing_requirement() -> str | None:
     try:
         kernels = kernels_of_gsplat()
     except (RuntimeError, OSError, ImportError) as error:
-        return f"gsplat's kernels cannot be compiled ({str(error).splitlines()[0]})"
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return f"gsplat's kernels cannot be compiled ({reason})"
     if kernels is None:
         return "gsplat needs the CUDA toolkit (nvcc) to compile its kernels, and did not find it"
     return None

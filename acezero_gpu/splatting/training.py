@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int, UInt8
 from kornia.losses import ssim_loss
-from kornia.metrics import ssim
+from kornia.metrics import psnr, ssim
 from torch import Tensor
 from torch.nn import ParameterDict
 from torch.optim import Adam, Optimizer
@@ -24,6 +24,8 @@ from acezero_gpu.splatting.gaussians import initial_gaussians
 from acezero_gpu.splatting.views import ColourViews
 
 SSIM_WINDOW = 11
+HIGHEST_PSNR = 120.0
+"""Of pictures that do not differ at all, in dB."""
 LEARNING_RATES = {
     "scales": 5e-3,
     "quats": 1e-3,
@@ -34,7 +36,8 @@ LEARNING_RATES = {
 REFINE_FROM = 500
 """Gaussians are added from this step on, or from a tenth of the steps; until half of them are done."""
 LEAST_EXTENT = 0.1
-"""Of the scene, as a share of the median distance from a camera to a point: cameras may stand in one place."""
+"""Of the scene, as a share of the median distance from the middle of the cameras to a point, since they may all stand
+in one place."""
 MEANS_RATE, MEANS_DECAY = 1.6e-4, 0.01
 """Of positions, relative to the scene's extent, and to which share of it the rate falls."""
 
@@ -126,15 +129,18 @@ def _train(
 
 @torch.no_grad()
 def view_figures(splats: ParameterDict, views: ColourViews, backend: SplatBackend) -> dict[str, float]:
-    """Means over the views of PSNR in dB and SSIM (window of 11, sigma 1.5)."""
+    """Means over the views of PSNR in dB and SSIM (window of 11, sigma 1.5), of what the lens saw."""
+    seen = views.seen.to(backend.device)
+    share = seen.float().mean()
     degree = math.isqrt(splats["shN"].shape[1] + 1) - 1
     noise, likeness = [], []
     for row in range(len(views)):
         drawn, _ = _drawn(splats, views, torch.tensor([row]), degree, backend)
         drawn, target = _compared(drawn.clamp(0, 1), views, row)
-        squared = (drawn - target).square().mean() / views.seen.float().mean().to(drawn.device)
-        noise.append(-10 * squared.clamp_min(1e-12).log10())
-        likeness.append(ssim(drawn.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2), SSIM_WINDOW).mean())
+        # Where nothing was seen they do not differ, which must not count as right.
+        noise.append(psnr(drawn, target, 1.0).clamp_max(HIGHEST_PSNR) + 10 * share.log10())
+        alike = ssim(drawn.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2), SSIM_WINDOW)
+        likeness.append(alike[..., seen].mean())
         report(row + 1, len(views), "test images")
     return {"psnr": float(torch.stack(noise).mean()), "ssim": float(torch.stack(likeness).mean())}
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cli_calls import Call, Said, picture
+from nvs_run import large_photos, run  # noqa: F401 - fixtures
 
 from acezero_gpu.cli import main
 
@@ -12,13 +13,13 @@ from acezero_gpu.cli import main
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """``call("evaluate", …)`` as the shell would."""
 
-    def run(*arguments: object) -> Said:
+    def typed(*arguments: object) -> Said:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         said = capsys.readouterr()
         return Said(code, said.out, said.err)
 
-    return run
+    return typed
 
 
 @pytest.fixture

@@ -1,128 +1,16 @@
 """``acezero benchmark``: data for Nerfstudio, its commands (stand-ins of them), and the table of results."""
 
 import json
-import re
-import sys
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pypose as pp
 import pytest
-import torch
 from cli_calls import Call, picture
-from gsplat import DefaultStrategy
+from nvs_run import COUNT, DOUBTFUL, FAILED, FAILED_TEST, HEIGHT, SMALL, WIDTH, Run, posed, stems
 from PIL import Image
 from plyfile import PlyData
-from reference.splat_drawing import rasterization
-from scipy.spatial.transform import Rotation
 
-from acezero_gpu.cli import benchmark as benchmark_command
-from acezero_gpu.config import as_toml, preset, with_override
-from acezero_gpu.data import PosedViews
-from acezero_gpu.io import write_points, write_pose_file
-from acezero_gpu.io.view_synthesis import read_view_synthesis
-from acezero_gpu.splatting import SplatBackend
-
-COUNT, WIDTH, HEIGHT, FOCAL_PX = 14, 1301, 963, 1000.0
-SMALL = (433, 321)
-"""A third, rounded down: the least whole number that brings 1301 px to 640 px."""
-REGISTERED_FROM, CELLS = 100.0, 960
-"""So an image trains from 200 inliers on."""
-DOUBTFUL, FAILED, FAILED_TEST = 2, 7, 12
-RESULTS = {"psnr": 21.25, "psnr_std": 2.0, "ssim": 0.75, "lpips": 0.5, "fps": 1.0}
-
-STAND_IN = """#!{python} -SE
-import json, os, pathlib, sys
-given = dict(zip(sys.argv, sys.argv[1:]))
-print("called with", sys.argv)
-if os.path.basename(sys.argv[0]) == "ns-train":
-    data = json.loads((pathlib.Path(given["--data"]) / "transforms.json").read_text())
-    assert data["train_filenames"] and data["val_filenames"] and data["test_filenames"]
-    assert given["--pipeline.model.camera-optimizer.mode"] == "off"
-    assert given["--viewer.quit-on-train-completion"] == "True"
-    assert given["nerfstudio-data"] == "--downscale-factor" and given["--downscale-factor"] == "1"
-    assert given.get("--load-3D-points") == ("True" if sys.argv[1] == "splatfacto" else None)
-    names = (given["--output-dir"], given["--experiment-name"], sys.argv[1], given["--timestamp"])
-    made = pathlib.Path(*names)
-    made.mkdir(parents=True)  # fails where an earlier training was left
-    (made / "config.yml").write_text(sys.argv[1])
-else:
-    method = pathlib.Path(given["--load-config"]).read_text()
-    written = {{"experiment_name": "nvs", "method_name": method, "checkpoint": "c", "results": {results}}}
-    pathlib.Path(given["--output-path"]).write_text(json.dumps(written))
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    path: Path
-    photos: Path
-    programs: Path
-    views: PosedViews
-
-    def install(self, name: str, script: str = STAND_IN, results: object = RESULTS) -> None:
-        file = self.programs / name
-        file.write_text(script.format(python=sys.executable, results=results))
-        file.chmod(0o755)
-
-    def result(self) -> dict:
-        return json.loads((self.path / "nvs" / "nvs.json").read_text())
-
-    def transforms(self) -> dict:
-        return json.loads((self.path / "nvs" / "transforms.json").read_text())
-
-
-def stems(files: list[str]) -> list[int]:
-    return [int(Path(file).stem.removeprefix("p")) for file in files]
-
-
-def posed() -> PosedViews:
-    rng = np.random.default_rng(1)
-    rotation = Rotation.from_rotvec(rng.normal(scale=0.3, size=(COUNT, 3))).as_quat()
-    pose = torch.from_numpy(np.concatenate([rng.normal(size=(COUNT, 3)), rotation], axis=1))
-    confidence = torch.full((COUNT,), 600.0).double()
-    confidence[DOUBTFUL] = 199.0
-    for row in (FAILED, FAILED_TEST):
-        confidence[row] = 0.0
-        pose[row] = torch.tensor([0, 0, 0, 0, 0, 0, 1.0])
-    # Not in alphabetical order: the split is.
-    names = tuple(f"photos/p{row:02d}.jpg" for row in range(COUNT))
-    order = list(reversed(range(COUNT)))
-    views = PosedViews(names, pp.SE3(pose), torch.full((COUNT,), FOCAL_PX).double(), confidence)
-    return views.subset(order)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nvs") / "photos"
-    folder.mkdir()
-    for row in range(COUNT):
-        picture(row, (WIDTH, HEIGHT)).save(folder / f"p{row:02d}.jpg")
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Fourteen photographs: one doubtful, and two that failed, of which one is a test image."""
-    folder, programs = tmp_path / "scene", tmp_path / "bin"
-    folder.mkdir()
-    programs.mkdir()
-    monkeypatch.setenv("PATH", str(programs))
-    write_pose_file(folder / "poses_final.txt", posed())
-    share = REGISTERED_FROM / CELLS
-    config = with_override(preset("fast"), f"loop.registration.min_inlier_share={share}")
-    (folder / "config.toml").write_text(as_toml(config))
-    summary = {
-        "registered_means_confidence_from": REGISTERED_FROM,
-        "image_root": str(photos.parent),
-        "image_size_px": [WIDTH, HEIGHT],
-        "radial": [-0.1, 0.02],
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    write_points(folder / "point_cloud.ply", torch.rand(9, 3), torch.zeros(9, 3, dtype=torch.uint8))
-    return Run(folder, photos, programs, posed())
+from acezero_gpu.io import write_pose_file
 
 
 def test_the_data_is_that_of_the_protocol(call: Call, run: Run) -> None:
@@ -177,64 +65,6 @@ def test_nerfstudio_is_called_and_its_figures_are_kept(call: Call, run: Run) -> 
     assert said.code == 0, said.err
     assert (run.result()["method"], run.result()["psnr"]) == ("splatfacto", 20.0)
     assert "lpips" not in run.result()
-
-
-def test_splats_on_gsplat_are_trained_here(call: Call, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gsplat's drawing on a CPU in place of its kernels."""
-    here = SplatBackend(rasterization, DefaultStrategy, torch.device("cpu"))
-    monkeypatch.setattr(benchmark_command, "missing_requirement", lambda: None)
-    monkeypatch.setattr(benchmark_command, "gsplat_backend", lambda: here)
-    said = call("benchmark", "nvs", run.path, "--method", "gsplat", "--steps", 2)
-    assert said.code == 0, said.err
-    assert re.match(r"PSNR \d+\.\d{3}, SSIM -?\d\.\d{3} on 2 test images by gsplat", said.out)
-    result = run.result()
-    assert (result["method"], result["train"], result["test"]) == ("gsplat, 2 steps", 10, 2)
-    assert (result["steps"], result["seed"], result["gaussians"]) == (2, 1305, 9)
-    assert "lpips" not in result
-    assert result["versions"]["gsplat"] == version("gsplat")
-    splats = PlyData.read(run.path / "nvs" / "splats.ply")["vertex"]
-    assert len(splats) == 9
-    assert {"x", "f_dc_0", "f_rest_44", "opacity", "scale_2", "rot_3"} <= {p.name for p in splats.properties}
-    assert "gsplat" in call("benchmark", "show", run.path).out
-
-
-def test_the_data_comes_back_as_it_was_written(call: Call, run: Run) -> None:
-    assert call("benchmark", "nvs", run.path, "--convert-only").code == 0
-    train, test, cloud = read_view_synthesis(run.path / "nvs")
-    content = run.transforms()
-    for views, key in ((train, "train_filenames"), (test, "test_filenames")):
-        rows = [run.views.names.index(f"photos/{Path(name).stem}.jpg") for name in content[key]]
-        torch.testing.assert_close(views.cam_from_world, run.views.matrices[rows].double())
-        assert views.images.shape == (len(rows), SMALL[1], SMALL[0], 3)
-        # In the middle the lens changes nothing.
-        middle = (slice(140, 180), slice(196, 236))
-        for image, name in zip(views.images, content[key], strict=True):
-            shown = np.asarray(picture(int(Path(name).stem[1:]), SMALL)).astype(int)
-            assert np.abs(image.numpy().astype(int) - shown)[middle].mean() < 3
-        scale = [FOCAL_PX * SMALL[0] / WIDTH, FOCAL_PX * SMALL[1] / HEIGHT]
-        assert views.camera.focal_px.tolist() == pytest.approx(scale)
-        assert views.camera.principal_point_px.tolist() == [SMALL[0] / 2, SMALL[1] / 2]
-    expected = PlyData.read(run.path / "point_cloud.ply")["vertex"]
-    assert np.array_equal(cloud.points.numpy()[:, 0], expected["x"])
-
-
-def test_what_gsplat_lacks_is_said(call: Call, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    said = call("benchmark", "nvs", run.path, "--method", "gsplat")
-    assert said.code == 1
-    assert "needs an NVIDIA GPU" in said.sentence
-    assert str(run.path / "nvs") in said.sentence
-    assert len(run.transforms()["frames"]) == 12
-    said = call("benchmark", "nvs", run.path, "--method", "nerfacto", "--steps", 2, "--overwrite")
-    assert said.code == 2
-    assert "--steps 2: goes with --method gsplat only" in said.sentence
-    (run.path / "point_cloud.ply").unlink()
-    monkeypatch.setattr(benchmark_command, "missing_requirement", lambda: None)
-    here = SplatBackend(rasterization, DefaultStrategy, torch.device("cpu"))
-    monkeypatch.setattr(benchmark_command, "gsplat_backend", lambda: here)
-    said = call("benchmark", "nvs", run.path, "--method", "gsplat", "--overwrite")
-    assert said.code == 2
-    assert "no point_cloud.ply" in said.sentence
 
 
 def test_a_split_of_ones_own(call: Call, run: Run, tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_figures_are_those_of_their_definitions(views, cloud, backend):
     half = view_figures(truth, replace(views, images=darker, seen=seen), backend)
     noise = ((views.images.float() - darker.float()) / 255)[:, :, WIDTH // 2 :].square().flatten(1).mean(1)
     assert half["psnr"] == pytest.approx(float((-10 * noise.log10()).mean()), abs=0.05)
+    noisy = (views.images + 40 * (torch.arange(WIDTH) % 2)[:, None]).to(torch.uint8)
+    wide, narrow = (
+        view_figures(truth, replace(views, images=noisy, seen=s), backend) for s in (views.seen, seen)
+    )
+    assert narrow["ssim"] == pytest.approx(wide["ssim"], abs=0.12)
+    assert narrow["ssim"] < 0.8
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(views, cloud, backend):
