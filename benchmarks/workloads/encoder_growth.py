@@ -22,12 +22,12 @@ from benchmarks.workloads.encoder import label
 def measure_growth(
     names: Sequence[str], truth_set: TruthSet, depth: Path, settings: Settings, seeds: int, record: Record
 ) -> None:
-    """For every encoder and seed: rounds of mapping and registration from one frame, keypoints left out.
+    """For every seed and encoder: rounds of mapping and registration from one frame, keypoints left out.
 
     The seed's depth map is in metres and its pose the truth, so nothing is aligned; the focal length is the true one.
     """
-    for name in names:
-        for seed in range(settings.config.seed, settings.config.seed + seeds):
+    for seed in range(settings.config.seed, settings.config.seed + seeds):
+        for name in names:
             row = {"part": "growth", "encoder": label(name), "set": truth_set.name, "seed": seed}
             config = replace(settings.config, encoder=name, seed=seed)
             row |= grown(truth_set, depth, replace(settings, config=config))
