@@ -12,7 +12,7 @@ from acezero_gpu.data.depth import depth_at
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.reconstruction.growth import grow
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.joint_refinement import JointRefinementConfig
+from acezero_gpu.reconstruction.joint_adjustment import JointRefinementConfig
 from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
 from acezero_gpu.reconstruction.resection import PointMap, Resection, resect_images
 from acezero_gpu.reconstruction.state import posed_state
@@ -69,7 +69,7 @@ def grow_depth_seed(
         poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
         start = posed_state(bank, poses, torch.arange(len(bank)) == image, best)
         points = _points_with_depth(bank, {image: depth_maps[image]}, best)
-        grown = grow(
+        grown, _ = grow(
             bank,
             matches,
             graph,

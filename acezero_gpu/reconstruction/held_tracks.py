@@ -2,7 +2,7 @@
 
 from acezero_gpu.data.point_tracks import PointTracks
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.joint_refinement import JointRefinement
+from acezero_gpu.reconstruction.joint_adjustment import JointRefinement
 
 
 def held_tracks(refined: JointRefinement, bank: ImageBank) -> PointTracks:

@@ -83,7 +83,7 @@ class ImageBank:
         )
         self._keypoints: Keypoints | None = None
         self._detected = torch.zeros(len(images), dtype=torch.bool)
-        self._descriptors: Tensor | None = None
+        self._similarity: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,13 +160,12 @@ class ImageBank:
 
     def similarity(self) -> Float[Tensor, "n n"]:
         """How much each pair of images looks alike, by global descriptors of all features."""
-        if self._descriptors is None:
+        if self._similarity is None:
             for part in _reported(torch.arange(self.cache.kept), AT_ONCE, "images encoded"):
                 self.features(part)
-            self._descriptors = global_descriptors(
-                self.features, len(self), random_stream(self.seed, "retrieval")
-            )
-        return self._descriptors @ self._descriptors.T
+            descriptors = global_descriptors(self.features, len(self), random_stream(self.seed, "retrieval"))
+            self._similarity = descriptors @ descriptors.T
+        return self._similarity
 
 
 def _reported(indices: Int[Tensor, " n"], size: int, unit: str) -> Iterator[Tensor]:

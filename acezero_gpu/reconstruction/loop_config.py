@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from acezero_gpu.mapping import ScheduleConfig, TrainingConfig
-from acezero_gpu.reconstruction.joint_refinement import JointRefinementConfig
+from acezero_gpu.reconstruction.joint_adjustment import JointRefinementConfig
 from acezero_gpu.reconstruction.seeds import SeedConfig
 from acezero_gpu.reconstruction.stopping import StoppingConfig
 from acezero_gpu.registration import RegistrationConfig

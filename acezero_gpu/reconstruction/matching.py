@@ -7,6 +7,10 @@ from torch import Tensor
 from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.network.keypoints import match_pairs
 from acezero_gpu.reconstruction.image_bank import ImageBank
+from acezero_gpu.runtime import chunk_ranges
+
+IMAGES_AT_ONCE = 256
+"""Images whose look-alikes are ordered together."""
 
 
 def spread_ranks(count: int, available: int) -> list[int]:
@@ -107,11 +111,15 @@ def neighbours(
 
 def look_alike_pairs(similarity: Float[Tensor, "n n"], count: int) -> Int[Tensor, "p 2"]:
     """Every image with ``count`` look-alikes; each pair once, smaller index first."""
-    everything = torch.ones(len(similarity), dtype=torch.bool)
+    images = len(similarity)
+    ranks = torch.tensor(spread_ranks(count, images - 1), dtype=torch.long)
     rows = [torch.zeros(0, 2, dtype=torch.long)]
-    for image in range(len(similarity)):
-        found = neighbours(similarity, image, everything, count)
-        rows.append(torch.stack([torch.full_like(found, image), found], dim=-1))
+    for chunk in chunk_ranges(images, IMAGES_AT_ONCE):
+        own = torch.arange(images)[chunk]
+        score = similarity[chunk].clone()
+        score[torch.arange(len(own)), own] = -torch.inf
+        found = score.argsort(dim=1, descending=True).cpu()[:, ranks]
+        rows.append(torch.stack([own[:, None].expand_as(found), found], dim=-1).flatten(0, 1))
     return torch.cat(rows).sort(dim=1).values.unique(dim=0)
 
 

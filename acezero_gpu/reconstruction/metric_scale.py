@@ -8,7 +8,7 @@ from torch import Tensor
 
 from acezero_gpu.data.depth import DepthSource, depth_at
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.joint_refinement import JointRefinement
+from acezero_gpu.reconstruction.joint_adjustment import JointRefinement
 
 SAMPLED_VIEWS = 24
 """Depth maps are read for so many views at the most, evenly spread."""

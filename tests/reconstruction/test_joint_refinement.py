@@ -26,7 +26,8 @@ from acezero_gpu.reconstruction import (
 )
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.held_tracks import held_tracks
-from acezero_gpu.reconstruction.joint_refinement import JointRefinement, adjust_registered
+from acezero_gpu.reconstruction.joint_adjustment import JointRefinement, Refiner
+from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.matching import MatchStore
 from acezero_gpu.reconstruction.two_view import OverlapChecks
 
@@ -193,13 +194,13 @@ def test_unregistered_images_join_by_their_keypoints(room, bank):
 
 def test_what_the_first_growth_missed_has_another_chance_among_the_adjusted(room, bank, monkeypatch):
     state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
-    grown_out, starts = joint_refinement._Refiner.grown_out, []
+    grown_out, starts = joint_refinement.grown_out, []
 
-    def missing_at_first(refiner, refined: JointRefinement) -> JointRefinement:
+    def missing_at_first(refiner: Refiner, refined: JointRefinement) -> JointRefinement:
         starts.append(int(refined.state.registered.sum()))
         return refined if len(starts) == 1 else grown_out(refiner, refined)
 
-    monkeypatch.setattr(joint_refinement._Refiner, "grown_out", missing_at_first)
+    monkeypatch.setattr(joint_refinement, "grown_out", missing_at_first)
     found = refine(bank, state)
     assert starts == [5, 5]
     assert found.joined >= 3
@@ -210,13 +211,67 @@ def test_what_the_first_growth_missed_has_another_chance_among_the_adjusted(room
     assert starts == [9]
 
 
-def test_a_camera_that_turns_on_the_spot_is_followed(device):
+def adjustments(monkeypatch) -> list[int]:
+    """How many views each adjustment of all that follows is of."""
+    views: list[int] = []
+    adjusted = Refiner.adjusted
+
+    def counted(refiner: Refiner, state: ReconstructionState, *arguments) -> JointRefinement:
+        views.append(int(state.registered.sum()))
+        return adjusted(refiner, state, *arguments)
+
+    monkeypatch.setattr(Refiner, "adjusted", counted)
+    return views
+
+
+@pytest.mark.parametrize(("changed_share", "quick"), [(0.1, [8, 9]), (0.5, [8])])
+def test_for_a_few_new_images_not_all_are_adjusted(room, bank, monkeypatch, changed_share, quick):
+    state = state_of(room, bank[0], room.cam_from_world.clone(), [0, 1, 2, 3, 5, 6, 7, 8])
+    state.cam_from_world[4] = torch.eye(3, 4, device=state.cam_from_world.device)
+    views = adjustments(monkeypatch)
+    growth = GrowthConfig(changed_share=changed_share, until_adjusted=2.0)
+    found = refine(bank, state, replace(CONFIG, growth=growth))
+    assert views == [*quick, 9]
+    assert found.state.registered.all()
+    angle, distance = errors(room, found.state, [4])
+    assert angle < 0.3
+    assert distance < 0.02
+    assert int(found.joint.observations_per_view[4]) > 100
+
+
+def test_reaching_so_many_that_all_should_be_adjusted_counts_as_much(room, bank, monkeypatch):
+    state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
+    views = adjustments(monkeypatch)
+    refine(bank, state, replace(CONFIG, growth=GrowthConfig(changed_share=10.0, until_adjusted=1.2)))
+    assert len(views) > 2
+    assert views[1] > 5
+
+
+@pytest.mark.parametrize("changed_share", [0.0, 10.0])
+def test_weak_keypoints_around_an_image_place_it_if_the_strong_ones_do_not(
+    room, device, changed_share, monkeypatch
+):
+    """Whether all are adjusted with the new matches, or only their points found."""
+    bank = room.bank(device, replace(tiny_bank(), keypoints=KeypointConfig(per_image=400, matched=40)))
+    state = state_of(room, bank, room.cam_from_world.clone(), [0, 1, 2, 3, 4, 5, 6])
+    growth = GrowthConfig(changed_share=changed_share, until_adjusted=100.0, min_inliers=40)
+    config = replace(CONFIG, growth=growth)
+    found = refine((bank, MatchStore(bank)), state, config)
+    assert found.joined == 2
+    assert errors(room, found.state, [7, 8])[1] < 0.03
+    monkeypatch.setattr(MatchStore, "deepen", lambda store, pairs: 0)
+    assert refine((bank, MatchStore(bank)), state, config).joined == 0
+
+
+@pytest.mark.parametrize("changed_share", [0.0, 10.0])
+def test_a_camera_that_turns_on_the_spot_is_followed(device, changed_share):
     """Its last pictures share nothing with the walk before; ring by ring they join by points without parallax."""
     room = room_with_a_turn()
     bank = room.bank(device)
     state = state_of(room, bank, room.cam_from_world.clone(), list(range(6)))
     state.cam_from_world[6:] = torch.eye(3, 4, device=device)
-    found = refine((bank, MatchStore(bank)), state)
+    config = replace(CONFIG, growth=GrowthConfig(changed_share=changed_share, until_adjusted=100.0))
+    found = refine((bank, MatchStore(bank)), state, config)
     assert found.state.registered.all()
     assert errors(room, found.state, [6, 7, 8, 9])[0] < 1.0
 
