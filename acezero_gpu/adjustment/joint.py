@@ -11,10 +11,13 @@ from acezero_gpu.adjustment.match_graph import PairMatches, epipolar_distance_px
 from acezero_gpu.adjustment.spread import well_spread
 from acezero_gpu.adjustment.tracks import Tracks, build_tracks
 from acezero_gpu.geometry import PinholeCamera, reproject, triangulate_tracks, undistort_pixels
+from acezero_gpu.geometry.triangulation import REFINEMENT_STEPS
 
 QUICK_ITERATIONS = 8
 QUICK_TOLERANCE = 1e-3
 """Most steps, and when to stop, of an adjustment that another one follows."""
+FIRST_STEPS = 1
+"""Steps of a triangulation that an adjustment follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def triangulate_views(
     them they lie in the right direction: enough to place a further view in nearly the same place.
     """
     error_px = pixel_scale * config.max_error_px
-    return _fitting_points(matches, keypoint_pixels, adjusted, error_px, 0.0)
+    return _fitting_points(matches, keypoint_pixels, adjusted, error_px, 0.0, REFINEMENT_STEPS)
 
 
 def _fitting_points(
@@ -145,6 +148,7 @@ def _fitting_points(
     start: JointResult,
     error_px: float,
     min_angle_deg: float,
+    steps: int = FIRST_STEPS,
 ) -> JointResult:
     """Points of the matches that fit the poses of ``start``."""
     straight = undistort_pixels(keypoint_pixels, start.camera, start.radial)
@@ -153,7 +157,7 @@ def _fitting_points(
     )
     ends = (fitting.view_a, fitting.view_b, fitting.keypoint_a, fitting.keypoint_b)
     tracks = build_tracks(*ends, keypoint_pixels.shape[1])
-    return _triangulated(tracks, straight, start, error_px, min_angle_deg)
+    return _triangulated(tracks, straight, start, error_px, min_angle_deg, steps)
 
 
 def _well_spread(
@@ -212,18 +216,19 @@ def _triangulated(
     start: JointResult,
     error_px: float,
     min_angle_deg: float,
+    steps: int,
 ) -> JointResult:
     """Tracks as points. Observations far from their track's point are dropped, and its rest triangulated again."""
     view, keypoint, point = tracks.view_index, tracks.keypoint_index, tracks.point_index
     pixels, count = keypoint_pixels[view, keypoint], tracks.num_points
     every = torch.ones(count, dtype=torch.bool, device=point.device)
-    places, good, error = _placed(view, point, pixels, every, start, min_angle_deg)
+    places, good, error = _placed(view, point, pixels, every, start, min_angle_deg, steps)
     keep = error < 2 * error_px
     lost = torch.zeros_like(every)
     lost[point[~keep]] = True
     view, keypoint, point, pixels, error = (x[keep] for x in (view, keypoint, point, pixels, error))
     touched = lost[point]
-    redone = _placed(view[touched], point[touched], pixels[touched], lost, start, min_angle_deg)
+    redone = _placed(view[touched], point[touched], pixels[touched], lost, start, min_angle_deg, steps)
     places[lost], good[lost], error[touched] = redone
     keep = error < 2 * error_px
     view, keypoint, point, error = (x[keep] for x in (view, keypoint, point, error))
@@ -247,6 +252,7 @@ def _placed(
     chosen: Bool[Tensor, " p"],
     start: JointResult,
     min_angle_deg: float,
+    steps: int,
 ) -> tuple[Float[Tensor, "c 3"], Bool[Tensor, " c"], Float[Tensor, " k"]]:
     """The ``chosen`` points, whether each is well determined, and the error of each observation; all are of these.
 
@@ -254,7 +260,12 @@ def _placed(
     """
     row = (chosen.cumsum(0) - 1)[point]
     found = triangulate_tracks(
-        view, row, start.camera.normalised(pixels).double(), start.cam_from_world.double(), int(chosen.sum())
+        view,
+        row,
+        start.camera.normalised(pixels).double(),
+        start.cam_from_world.double(),
+        int(chosen.sum()),
+        refinement_steps=steps,
     )
     seen = reproject(found.points[row][:, None].float(), start.cam_from_world[view], start.camera)
     error = (seen.pixels[:, 0] - pixels).norm(dim=-1)

@@ -69,12 +69,17 @@ def triangulate_tracks(
     normalised: Float[Tensor, "k 2"],
     cam_from_world: Float[Tensor, "v 3 4"],
     num_points: int,
+    *,
+    refinement_steps: int = REFINEMENT_STEPS,
 ) -> Triangulation:
     """``triangulate`` for tracks of any length: observation k shows ``point_index[k]`` in ``view_index[k]``.
 
     Observations may come in any order, and points without any are not ``valid``. A view counts once for each
     of its observations. ``angle_deg`` is found in two sweeps (the ray farthest from the mean ray, then the
     ray farthest from that one), which is exact for two views and never above the true largest angle.
+
+    With fewer ``refinement_steps`` points are nearer to the start of the minimisation: enough for what is adjusted
+    afterwards.
     """
     cameras = cam_from_world[view_index]
 
@@ -82,7 +87,7 @@ def triangulate_tracks(
         return quantity.new_zeros(num_points, *quantity.shape[1:]).index_add(0, point_index, quantity)
 
     everything = torch.ones_like(point_index, dtype=torch.bool)
-    solution, valid, residual = _solve(normalised, cameras, everything, point_index, reduce)
+    solution, valid, residual = _solve(normalised, cameras, everything, point_index, reduce, refinement_steps)
     rays = _world_rays(normalised, cameras)
     mean_ray = torch.nn.functional.normalize(reduce(rays), dim=-1)
     _, end = _farthest(rays, mean_ray, point_index)
@@ -96,6 +101,7 @@ def _solve(
     mask: Bool[Tensor, " k"],
     point_index: Int[Tensor, " k"],
     reduce: Reduce,
+    refinement_steps: int = REFINEMENT_STEPS,
 ) -> tuple[Float[Tensor, "p 3"], Bool[Tensor, " p"], Float[Tensor, " p"]]:
     """Points, whether they are valid, and their root mean square residual."""
     weight = mask.to(normalised.dtype)
@@ -109,7 +115,7 @@ def _solve(
     points, unique = _nearest_to_rays(
         _world_rays(normalised, cameras), centres - origin[point_index], weight, point_index, reduce
     )
-    points, cost = _refine(points, normalised, cameras, weight, point_index, reduce)
+    points, cost = _refine(points, normalised, cameras, weight, point_index, reduce, refinement_steps)
     depth = _to_camera(points, cameras, point_index)[..., 2]
     behind = reduce((mask & (depth <= MIN_DEPTH)).to(weight.dtype))
     valid = unique & (views >= 2) & (behind == 0) & torch.isfinite(points).all(-1)
@@ -150,12 +156,13 @@ def _refine(
     weight: Float[Tensor, " k"],
     point_index: Int[Tensor, " k"],
     reduce: Reduce,
+    steps: int,
 ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, " p"]]:
     """Levenberg-Marquardt on the squared reprojection error, which no step raises; also its final value."""
     damping = torch.full_like(points[:, 0], 1e-4)
     residuals, jacobian = _linearise(points, normalised, cameras, point_index)
     cost = reduce(weight * residuals.square().sum(-1))
-    for _ in range(REFINEMENT_STEPS):
+    for _ in range(steps):
         weighted = weight[:, None, None] * jacobian
         hessian = reduce(weighted.transpose(1, 2) @ jacobian)
         gradient = reduce(_matvec(weighted.transpose(1, 2), residuals))

@@ -16,8 +16,8 @@ from acezero_gpu.reconstruction.resection import PointMap
 def grown_out(refiner: Refiner, refined: JointRefinement) -> JointRefinement:
     """With all images that can be placed; by points without parallax when nothing else helps.
 
-    All registered images are adjusted, quickly, whenever many of them are new or matched anew. What joins after the
-    last time stands where it was adjusted against its neighbours: ``views`` and ``joint`` of the result are without it.
+    All registered images are adjusted, quickly, whenever many of them are new or matched anew, or stand on points
+    without parallax. What joins after the last time stands where it was adjusted against its neighbours: ``views`` and ``joint`` of the result are without it.
     """
     growth = _Growth(refiner, refined)
     last_resort = False
@@ -78,7 +78,10 @@ class _Growth:
             return False
         self.state, self._points = state, points
         self._placed |= new
-        self._adjust_all_if_changed(new)
+        self._changed |= new
+        # What points without parallax placed has yet to find its scale, and must before others follow.
+        if every_point or self._much_changed:
+            self._adjust_all()
         return int(self.state.registered.sum()) > before
 
     def deepened(self) -> bool:
@@ -93,19 +96,22 @@ class _Growth:
         pairs = self._graph[border[self._graph].all(-1)]
         if not self._refiner.matches.deepen(pairs):
             return False
-        if not self._adjust_all_if_changed(border & self._placed):
+        self._changed |= border & self._placed
+        if self._much_changed:
+            self._adjust_all()
+        else:
             self._add_points(border & self._placed)
         return True
 
-    def _adjust_all_if_changed(self, images: Bool[Tensor, " n"]) -> bool:
-        """Adjust all registered images, if these and others since the last time are many; whether they are."""
-        self._changed |= images
+    @property
+    def _much_changed(self) -> bool:
+        """Whether so many images are new or matched anew since all were adjusted that all should be again."""
         growth = self._refiner.config.growth
         share = min(growth.changed_share, growth.until_adjusted - 1)
-        if int(self._changed.sum()) < share * int(self.state.registered.sum()):
-            return False
+        return int(self._changed.sum()) >= share * int(self.state.registered.sum())
+
+    def _adjust_all(self) -> None:
         self._stand_on(self._refiner.adjusted(self.state))
-        return True
 
     def _border(self) -> Bool[Tensor, " n"]:
         """Unregistered images and their neighbours in the graph."""
