@@ -64,7 +64,7 @@ class BundleAdjustmentConfig:
     """Stop when an accepted step lowers the cost by less than this share."""
     step_tolerance: float = 1e-9
     """Stop when a step would lower the cost by less than this share even by its own model."""
-    dense_views: int = 200
+    dense_views: int = 350
     """Up to this many moving views the reduced system is factorised; beyond, conjugate gradients."""
     cg_iterations: int = 200
     """Most conjugate-gradient iterations per step."""

@@ -24,7 +24,7 @@ class GrowthConfig:
     """All registered images are adjusted when there are so many times as many as at the last time."""
     changed_share: float = 0.1
     """They are also adjusted when nothing joins any more and this share of them is new since the last time, or has new
-    matches; fewer new ones are adjusted against their neighbours only, unless points without parallax placed them."""
+    matches. Of fewer, only these and their neighbours are."""
     min_inliers: int = 15
     """Points that must agree on a resected pose."""
     best_share: float = 0.5

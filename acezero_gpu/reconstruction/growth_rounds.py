@@ -16,8 +16,8 @@ from acezero_gpu.reconstruction.resection import PointMap
 def grown_out(refiner: Refiner, refined: JointRefinement) -> JointRefinement:
     """With all images that can be placed; by points without parallax when nothing else helps.
 
-    All registered images are adjusted, quickly, whenever many of them are new or matched anew, or stand on points
-    without parallax. What joins after the last time stands where it was adjusted against its neighbours: ``views`` and ``joint`` of the result are without it.
+    All registered images are adjusted, quickly, whenever many of them are new or matched anew; if few are, they and
+    their neighbours. ``views`` and ``joint`` of the result are of the last time that all were.
     """
     growth = _Growth(refiner, refined)
     last_resort = False
@@ -78,10 +78,7 @@ class _Growth:
             return False
         self.state, self._points = state, points
         self._placed |= new
-        self._changed |= new
-        # What points without parallax placed has yet to find its scale, and must before others follow.
-        if every_point or self._much_changed:
-            self._adjust_all()
+        self._adjust(new)
         return int(self.state.registered.sum()) > before
 
     def deepened(self) -> bool:
@@ -96,48 +93,61 @@ class _Growth:
         pairs = self._graph[border[self._graph].all(-1)]
         if not self._refiner.matches.deepen(pairs):
             return False
-        self._changed |= border & self._placed
-        if self._much_changed:
-            self._adjust_all()
-        else:
-            self._add_points(border & self._placed)
+        self._adjust(border & self._placed)
         return True
 
-    @property
-    def _much_changed(self) -> bool:
-        """Whether so many images are new or matched anew since all were adjusted that all should be again."""
-        growth = self._refiner.config.growth
-        share = min(growth.changed_share, growth.until_adjusted - 1)
-        return int(self._changed.sum()) >= share * int(self.state.registered.sum())
+    def _adjust(self, images: Bool[Tensor, " n"]) -> None:
+        """Adjust what these images, new or matched anew, change: all images, or those around them if they are few."""
+        self._changed |= images
+        config = self._refiner.config.growth
+        share = min(config.changed_share, config.until_adjusted - 1)
+        free = self._with_neighbours(images) & self._placed
+        around = self._with_neighbours(free) & self._placed
+        few = int(self._changed.sum()) < share * int(self.state.registered.sum())
+        # Without images that stay where they are nothing would hold the others in place.
+        if few and not bool((around == free).all()):
+            self._adjust_around(free, around)
+        else:
+            self._stand_on(self._refiner.adjusted(self.state))
 
-    def _adjust_all(self) -> None:
-        self._stand_on(self._refiner.adjusted(self.state))
-
-    def _border(self) -> Bool[Tensor, " n"]:
-        """Unregistered images and their neighbours in the graph."""
-        border = ~self.state.registered.cpu()
-        border[self._graph[border[self._graph].any(-1)].flatten()] = True
-        return border
-
-    def _between(self, images: Bool[Tensor, " n"]) -> tuple[Int[Tensor, " v"], Int[Tensor, "p 2"]]:
-        """These images, and the pairs of the graph among them."""
-        return images.nonzero()[:, 0].to(self._refiner.bank.device), self._graph[images[self._graph].all(-1)]
-
-    def _add_points(self, images: Bool[Tensor, " n"]) -> None:
-        """Points of all matches between these images, which stay where they are."""
+    def _adjust_around(self, free: Bool[Tensor, " n"], around: Bool[Tensor, " n"]) -> None:
+        """``free`` images adjusted against those ``around`` them, which stay, by the camera as it is."""
         refiner, bank = self._refiner, self._refiner.bank
-        views, pairs = self._between(images)
+        views, pairs = self._between(around)
+        fixed = ~free[views.cpu()].to(bank.device)
+        if refiner.fixed is not None:
+            fixed |= refiner.fixed[views]
         local = adjust_views(
             refiner.matches.between(pairs, views),
             bank.keypoints(views).pixels[views],
             self.state.cam_from_world[views],
             self._points.camera,
-            replace(refiner.quick, bundle=replace(refiner.quick.bundle, refine_focal=False)),
+            replace(
+                refiner.quick, bundle=replace(refiner.quick.bundle, refine_focal=False, refine_radial=False)
+            ),
             pixel_scale=bank.pixel_scale,
             radial=self._points.radial,
-            fixed_views=torch.ones(len(views), dtype=torch.bool, device=bank.device),
+            fixed_views=fixed,
         )
+        moved = ~fixed & (local.observations_per_view >= refiner.config.min_observations)
+        poses = self.state.cam_from_world.clone()
+        poses[views[moved]] = local.cam_from_world[moved]
+        self.state = replace(self.state, cam_from_world=poses)
         self._points = self._points.with_points_of(local, views)
+
+    def _border(self) -> Bool[Tensor, " n"]:
+        """Unregistered images and their neighbours in the graph."""
+        return self._with_neighbours(~self.state.registered.cpu())
+
+    def _with_neighbours(self, images: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """These images and their neighbours in the graph."""
+        found = images.clone()
+        found[self._graph[images[self._graph].any(-1)].flatten()] = True
+        return found
+
+    def _between(self, images: Bool[Tensor, " n"]) -> tuple[Int[Tensor, " v"], Int[Tensor, "p 2"]]:
+        """These images, and the pairs of the graph among them."""
+        return images.nonzero()[:, 0].to(self._refiner.bank.device), self._graph[images[self._graph].all(-1)]
 
     def _with_every_point(self) -> PointMap:
         """Also with points of next to no parallax, of the neighbours of images that are to be placed."""
