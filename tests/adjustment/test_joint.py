@@ -19,6 +19,7 @@ from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views,
 from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.adjustment.tracks import build_tracks
 from acezero_gpu.geometry import PinholeCamera, reproject
+from acezero_gpu.geometry.triangulation import REFINEMENT_STEPS
 
 VIEWS, POINTS = 8, 120
 
@@ -212,7 +213,7 @@ def test_points_placed_again_are_those_of_placing_all_again(world, generator, wr
     pixels[1, ::11] += 40.0  # draws others along
     tracks = build_tracks(matches.view_a, matches.view_b, matches.keypoint_a, matches.keypoint_b, POINTS)
     start = joint._empty(world.cam_from_world, world.camera, torch.zeros_like(world.camera.focal_px))
-    found = joint._triangulated(tracks, pixels, start, 2.0, 1.5)
+    found = joint._triangulated(tracks, pixels, start, 2.0, 1.5, REFINEMENT_STEPS)
     points, *observations = triangulated_twice(tracks, pixels, start, 2.0, 1.5)
     exact = {"rtol": 0, "atol": 0} if points.device.type == "cpu" else {"rtol": 1e-5, "atol": 1e-4}
     torch.testing.assert_close(found.points, points, **exact)

@@ -1,5 +1,7 @@
 """Triangulation against exact synthetic truth, OpenCV and SciPy."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -141,6 +143,21 @@ def test_tracks_equal_the_dense_form(device, generator):
     assert (sparse.angle_deg >= 0.8 * dense.angle_deg).all()
     two = mask.sum(1).to(device) == 2
     torch.testing.assert_close(sparse.angle_deg[two], dense.angle_deg[two], atol=1e-9, rtol=0)
+
+
+def test_every_refinement_step_lowers_the_error_to_its_minimum(generator):
+    points, views = 200, 5
+    truth, cameras, normalised = scene(points, views, generator, noise=5e-3)
+    point_index, view_index = torch.ones(points, views).nonzero(as_tuple=True)
+    arguments = view_index, point_index, normalised.flatten(0, 1), cameras, points
+    after = [triangulate_tracks(*arguments, refinement_steps=steps) for steps in (0, 1, 4, 20)]
+    for fewer, more in itertools.pairwise(after):
+        assert (more.residual <= fewer.residual * (1 + 1e-9)).all()
+    assert after[0].residual.mean() > after[1].residual.mean() > after[3].residual.mean()
+    assert torch.equal(after[2].points, triangulate_tracks(*arguments).points)
+    # One step is within a small part of the points' own error.
+    own = (after[3].points - truth).norm(dim=-1).median()
+    assert (after[1].points - after[3].points).norm(dim=-1).median() < 0.05 * own
 
 
 def test_empty(device):

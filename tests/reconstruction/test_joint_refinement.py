@@ -1,111 +1,19 @@
-"""Registered images adjusted together: the rough become exact, the missing join, the contradicted go."""
+"""Registered images adjusted together: the rough become exact, the contradicted go."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from reference.rendered_room import Room, room_with_a_turn, tiny_bank, walked_room
-from torch import Tensor
+from reference.rendered_room import tiny_bank
+from refinement_cases import CONFIG, NO_GROWTH, errors, moved_as_one, refine, rough, state_of
 
 from acezero_gpu.adjustment.joint import JointConfig
-from acezero_gpu.geometry import (
-    camera_centres,
-    compose,
-    reproject,
-    retract,
-    rotation_angle_deg,
-    undistort_pixels,
-)
+from acezero_gpu.geometry import reproject, rotation_angle_deg, undistort_pixels
 from acezero_gpu.network.keypoints import KeypointConfig
-from acezero_gpu.reconstruction import (
-    ImageBank,
-    JointRefinementConfig,
-    ReconstructionState,
-    joint_refinement,
-    matching,
-)
+from acezero_gpu.reconstruction import matching
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.held_tracks import held_tracks
-from acezero_gpu.reconstruction.joint_adjustment import JointRefinement, Refiner
-from acezero_gpu.reconstruction.joint_refinement import adjust_registered
 from acezero_gpu.reconstruction.matching import MatchStore
-from acezero_gpu.reconstruction.two_view import OverlapChecks
-
-CONFIG = JointRefinementConfig(partners=5)
-NO_GROWTH = replace(CONFIG, growth=GrowthConfig(rounds=0))
-
-
-@pytest.fixture(scope="module")
-def room() -> Room:
-    return walked_room().subset(list(range(9)))
-
-
-@pytest.fixture(scope="module")
-def banks(room: Room) -> dict[str, tuple[ImageBank, MatchStore]]:
-    return {}
-
-
-@pytest.fixture
-def bank(room: Room, banks: dict, device: torch.device) -> tuple[ImageBank, MatchStore]:
-    """Keypoints and matches are found once for all tests."""
-    if device.type not in banks:
-        bank = room.bank(device)
-        banks[device.type] = (bank, MatchStore(bank))
-    return banks[device.type]
-
-
-def state_of(
-    room: Room, bank: ImageBank, poses: Tensor, registered: list[int], focal_factor: float = 1.0
-) -> ReconstructionState:
-    mask = torch.zeros(len(room), dtype=torch.bool)
-    mask[registered] = True
-    mask = mask.to(bank.device)
-    camera = bank.camera(focal_factor * float(room.camera.focal_px[0]))
-    return ReconstructionState.by_one_map(
-        poses.to(bank.device), 100.0 * mask, mask, camera, torch.zeros(2, device=bank.device)
-    )
-
-
-def rough(room: Room, size: float = 0.01) -> Tensor:
-    """Half a degree and a centimetre off, or so."""
-    noise = size * torch.randn(len(room), 6, generator=torch.Generator().manual_seed(1))
-    return retract(room.cam_from_world, noise)
-
-
-def moved_as_one(cam_from_world: Tensor, rows: list[int]) -> Tensor:
-    """These cameras turned by 50 degrees about the world's z axis and shifted by two metres."""
-    angle = torch.deg2rad(torch.tensor(50.0))
-    motion = torch.eye(3, 4)
-    motion[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
-    motion[:, 3] = torch.tensor([1.0, 1.5, 0.5])
-    poses = cam_from_world.clone()
-    poses[rows] = compose(poses[rows], motion)
-    return poses
-
-
-def refine(
-    bank: tuple[ImageBank, MatchStore],
-    state: ReconstructionState,
-    config: JointRefinementConfig = CONFIG,
-    *,
-    refine_focal: bool = True,
-) -> JointRefinement:
-    generator = torch.Generator().manual_seed(0)
-    return adjust_registered(
-        *bank,
-        OverlapChecks(*bank, config.check.overlap),
-        state,
-        config,
-        refine_focal=refine_focal,
-        generator=generator,
-    )
-
-
-def errors(room: Room, state: ReconstructionState, images: list[int]) -> tuple[float, float]:
-    """Mean error in degrees and metres, in the world that the start was given in."""
-    poses, truth = state.cam_from_world.cpu()[images], room.cam_from_world[images]
-    angle = rotation_angle_deg(poses[:, :, :3], truth[:, :, :3])
-    return float(angle.mean()), float((camera_centres(poses) - camera_centres(truth)).norm(dim=-1).mean())
 
 
 def test_its_points_are_kept_as_the_image_files_show_them(room, bank, monkeypatch):
@@ -174,106 +82,6 @@ def test_the_world_stays_where_the_first_images_had_it(room, bank):
     angle_deg, distance_m = errors(room, found.state, list(range(9)))
     assert angle_deg < 0.2
     assert distance_m < 0.02
-
-
-def test_unregistered_images_join_by_their_keypoints(room, bank):
-    state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
-    state.cam_from_world[[0, 1, 7, 8]] = torch.eye(3, 4, device=state.cam_from_world.device)
-    found = refine(bank, state)
-    assert found.joined >= 3
-    joined = [row for row in (0, 1, 7, 8) if found.state.registered[row]]
-    assert len(joined) == found.joined
-    angle, distance = errors(room, found.state, joined)
-    assert angle < 0.3
-    assert distance < 0.02
-    assert found.views.tolist() == found.state.registered.nonzero()[:, 0].tolist()
-    alone = refine(bank, state, NO_GROWTH)
-    assert alone.joined == 0
-    assert torch.equal(alone.state.registered, state.registered)
-
-
-def test_what_the_first_growth_missed_has_another_chance_among_the_adjusted(room, bank, monkeypatch):
-    state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
-    grown_out, starts = joint_refinement.grown_out, []
-
-    def missing_at_first(refiner: Refiner, refined: JointRefinement) -> JointRefinement:
-        starts.append(int(refined.state.registered.sum()))
-        return refined if len(starts) == 1 else grown_out(refiner, refined)
-
-    monkeypatch.setattr(joint_refinement, "grown_out", missing_at_first)
-    found = refine(bank, state)
-    assert starts == [5, 5]
-    assert found.joined >= 3
-    assert found.views.tolist() == found.state.registered.nonzero()[:, 0].tolist()
-    # Nobody is sought where nobody is missing.
-    starts.clear()
-    refine(bank, state_of(room, bank[0], room.cam_from_world.clone(), list(range(9))))
-    assert starts == [9]
-
-
-def adjustments(monkeypatch) -> list[int]:
-    """How many views each adjustment of all that follows is of."""
-    views: list[int] = []
-    adjusted = Refiner.adjusted
-
-    def counted(refiner: Refiner, state: ReconstructionState, *arguments) -> JointRefinement:
-        views.append(int(state.registered.sum()))
-        return adjusted(refiner, state, *arguments)
-
-    monkeypatch.setattr(Refiner, "adjusted", counted)
-    return views
-
-
-@pytest.mark.parametrize(("changed_share", "quick"), [(0.1, [8, 9]), (0.5, [8])])
-def test_for_a_few_new_images_not_all_are_adjusted(room, bank, monkeypatch, changed_share, quick):
-    state = state_of(room, bank[0], room.cam_from_world.clone(), [0, 1, 2, 3, 5, 6, 7, 8])
-    state.cam_from_world[4] = torch.eye(3, 4, device=state.cam_from_world.device)
-    views = adjustments(monkeypatch)
-    growth = GrowthConfig(changed_share=changed_share, until_adjusted=2.0)
-    found = refine(bank, state, replace(CONFIG, growth=growth))
-    assert views == [*quick, 9]
-    assert found.state.registered.all()
-    angle, distance = errors(room, found.state, [4])
-    assert angle < 0.3
-    assert distance < 0.02
-    assert int(found.joint.observations_per_view[4]) > 100
-
-
-def test_reaching_so_many_that_all_should_be_adjusted_counts_as_much(room, bank, monkeypatch):
-    state = state_of(room, bank[0], room.cam_from_world.clone(), [2, 3, 4, 5, 6])
-    views = adjustments(monkeypatch)
-    refine(bank, state, replace(CONFIG, growth=GrowthConfig(changed_share=10.0, until_adjusted=1.2)))
-    assert len(views) > 2
-    assert views[1] > 5
-
-
-@pytest.mark.parametrize("changed_share", [0.0, 10.0])
-def test_weak_keypoints_around_an_image_place_it_if_the_strong_ones_do_not(
-    room, device, changed_share, monkeypatch
-):
-    """Whether all are adjusted with the new matches, or only their points found."""
-    bank = room.bank(device, replace(tiny_bank(), keypoints=KeypointConfig(per_image=400, matched=40)))
-    state = state_of(room, bank, room.cam_from_world.clone(), [0, 1, 2, 3, 4, 5, 6])
-    growth = GrowthConfig(changed_share=changed_share, until_adjusted=100.0, min_inliers=40)
-    config = replace(CONFIG, growth=growth)
-    found = refine((bank, MatchStore(bank)), state, config)
-    assert found.joined == 2
-    assert errors(room, found.state, [7, 8])[1] < 0.03
-    monkeypatch.setattr(MatchStore, "deepen", lambda store, pairs: 0)
-    assert refine((bank, MatchStore(bank)), state, config).joined == 0
-
-
-@pytest.mark.parametrize("changed_share", [0.0, 10.0])
-def test_a_camera_that_turns_on_the_spot_is_followed(device, changed_share):
-    """Its last pictures share nothing with the walk before; ring by ring they join by points without parallax."""
-    room = room_with_a_turn()
-    bank = room.bank(device)
-    state = state_of(room, bank, room.cam_from_world.clone(), list(range(6)))
-    state.cam_from_world[6:] = torch.eye(3, 4, device=device)
-    config = replace(CONFIG, growth=GrowthConfig(changed_share=changed_share, until_adjusted=100.0))
-    found = refine((bank, MatchStore(bank)), state, config)
-    assert found.state.registered.all()
-    assert errors(room, found.state, [6, 7, 8, 9])[0] < 1.0
 
 
 def test_an_image_that_its_matches_contradict_is_no_longer_registered(room, bank):
