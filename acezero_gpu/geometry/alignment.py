@@ -28,6 +28,11 @@ class Similarity:
         rotation = cam_from_source[..., :3] @ self.rotation.transpose(-1, -2)
         return torch.cat([rotation, -rotation @ centres[..., None]], dim=-1)
 
+    def inverse(self) -> "Similarity":
+        """``source = Rᵀ (target - t) / scale``; infinite where the scale is zero."""
+        back, scale = self.rotation.transpose(-1, -2), 1 / self.scale
+        return Similarity(scale, back, -scale[..., None] * (back @ self.translation[..., None])[..., 0])
+
 
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """The rotation that maximises ``tr(Rᵀ A)``: the singular values of A replaced by 1, 1 and ±1 (Kabsch).

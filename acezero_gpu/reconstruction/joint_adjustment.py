@@ -1,6 +1,7 @@
 """All registered images adjusted together, with matches only between images that look alike."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from acezero_gpu.adjustment.covisibility import covisible_pairs
 from acezero_gpu.adjustment.joint import JointConfig, JointResult, adjust_views
+from acezero_gpu.adjustment.loose_parts import LoosePartsConfig, settle_loose_parts
+from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.matching import MatchStore, partner_pairs
@@ -47,6 +50,8 @@ class JointRefinementConfig:
     min_observations: int = 15
     """An adjusted view needs this many points; with fewer its pose stays as registered."""
     joint: JointConfig = field(default_factory=JointConfig)
+    loose: LoosePartsConfig = field(default_factory=LoosePartsConfig)
+    """When parts that nothing with parallax ties to the others are moved to their place and scale."""
     check: PoseCheckConfig = field(default_factory=PoseCheckConfig)
     """When images contradict the others and lose their registration."""
     growth: GrowthConfig = field(default_factory=GrowthConfig)
@@ -129,16 +134,18 @@ class Refiner:
         pixels = bank.keypoints(views).pixels[views]
         bundle = joint_config.bundle
         radial = config.refine_radial and len(views) >= config.radial_views
-        joint = adjust_views(
+        adjust = partial(
+            adjust_views,
             graph if pairs is None else self.matches.between(pairs, views),
             pixels,
-            state.cam_from_world[views],
-            state.camera,
-            replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
+            config=replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
             pixel_scale=bank.pixel_scale,
-            radial=state.radial,
             fixed_views=None if self.fixed is None else self.fixed[views],
         )
+        joint = adjust(state.cam_from_world[views], state.camera, radial=state.radial)
+        settled = self._settled(joint, graph, pixels)
+        if settled is not None:
+            joint = adjust(settled.cam_from_world, settled.camera, radial=settled.radial)
         check = check_poses(
             graph,
             pixels,
@@ -164,6 +171,21 @@ class Refiner:
             )
         state = _with_adjusted(state, joint, views, held, contradicted)
         return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
+
+    def _settled(
+        self, joint: JointResult, graph: PairMatches, pixels: Float[Tensor, "v k 2"]
+    ) -> JointResult | None:
+        """With loose parts where they belong; None if there are none, or poses are given that must not move."""
+        if self.fixed is not None:
+            return None
+        return settle_loose_parts(
+            joint,
+            graph,
+            pixels,
+            self.config.loose,
+            pixel_scale=self.bank.pixel_scale,
+            generator=self.generator,
+        )
 
     def _at_home(
         self,

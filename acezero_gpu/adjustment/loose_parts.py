@@ -1,0 +1,198 @@
+"""Parts of a reconstruction that hang together by no point with parallax, put where matches across them say."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from acezero_gpu.adjustment.joint import JointResult
+from acezero_gpu.adjustment.match_graph import PairMatches, pair_agreement
+from acezero_gpu.adjustment.merging import connected_components
+from acezero_gpu.geometry import Similarity, fit_similarity, reproject, undistort_pixels
+from acezero_gpu.runtime import chunk_ranges, chunk_size_for
+
+CHUNK_BYTES = 64 * 2**20
+"""Working memory of one block of hypotheses."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoosePartsConfig:
+    """What ties views together, and when a part is moved."""
+
+    min_shared: int = 15
+    """Views that see this many points in common hold each other."""
+    min_inliers: int = 30
+    """Points of both sides that must agree on where a part belongs."""
+    min_share: float = 0.2
+    """So must this share of the matches across."""
+    max_error_px: float = 8.0
+    """Such a point, moved along with its part, reprojects on the other side with at most this error, and the other
+    way round; in pixels at a shortest side of 480, scaled with the resolution."""
+    hypotheses: int = 1024
+    """Similarities of three points that are tried."""
+    refits: int = 4
+    """Times that the best one is fitted to all that agree with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Across:
+    """Matches between two parts whose keypoints show a point of their own part each."""
+
+    of_main: Float[Tensor, "m 3"]
+    of_part: Float[Tensor, "m 3"]
+    in_main: Float[Tensor, "m 3 4"]
+    """Pose of the view of the largest part."""
+    in_part: Float[Tensor, "m 3 4"]
+    pixels_main: Float[Tensor, "m 2"]
+    pixels_part: Float[Tensor, "m 2"]
+
+
+def settle_loose_parts(
+    joint: JointResult,
+    matches: PairMatches,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    config: LoosePartsConfig,
+    *,
+    pixel_scale: float,
+    generator: torch.Generator,
+) -> JointResult | None:
+    """The views and points with every part at its place; None where nothing is to be moved.
+
+    Where a camera turned on the spot, what follows hangs on points without parallax: its rotation is right, its scale
+    and place are guesses. Adjustment cannot mend it, since matches with what the camera saw before fit no guess and
+    count as wrong. But points on either side of such matches lie in the same places, up to a similarity, which RANSAC
+    finds (three points, Umeyama, PAMI 1991). Parts join the largest one after another, the best supported first.
+    """
+    keypoint_pixels = undistort_pixels(keypoint_pixels, joint.camera, joint.radial)
+    point_of = torch.full(keypoint_pixels.shape[:2], -1, device=joint.points.device)
+    point_of[joint.view_index, joint.keypoint_index] = joint.point_index
+    label = _tied_views(matches, point_of, config.min_shared)
+    ends = (point_of[matches.view_a, matches.keypoint_a], point_of[matches.view_b, matches.keypoint_b])
+    open_matches = (ends[0] >= 0) & (ends[1] >= 0) & (label[matches.view_a] != label[matches.view_b])
+    if not bool(open_matches.any()):
+        return None
+    matches = matches.where(open_matches)
+    main = torch.bincount(label).argmax()
+    max_error_px = config.max_error_px * pixel_scale
+    moved: JointResult | None = None
+    while True:
+        best: tuple[int, Tensor, Similarity] | None = None
+        for part in label[torch.cat([matches.view_a, matches.view_b])].unique():
+            if part == main:
+                continue
+            across = _across(moved or joint, matches, label, main, part, keypoint_pixels, point_of)
+            found = _place(across, joint, config, max_error_px, generator)
+            if found is not None and (best is None or found[0] > best[0]):
+                best = (found[0], part, found[1])
+        if best is None:
+            return moved
+        _, part, similarity = best
+        moved = _with_part_moved(moved or joint, label == part, similarity)
+        label = torch.where(label == part, main, label)
+        matches = matches.where(label[matches.view_a] != label[matches.view_b])
+
+
+def _tied_views(matches: PairMatches, point_of: Int[Tensor, "v k"], min_shared: int) -> Int[Tensor, " v"]:
+    """A label per view, the same for views that common points tie together."""
+    ends = point_of[matches.view_a, matches.keypoint_a], point_of[matches.view_b, matches.keypoint_b]
+    pairs = pair_agreement(matches, (ends[0] >= 0) & (ends[0] == ends[1]), len(point_of))
+    tied = pairs.explained >= min_shared
+    return connected_components(pairs.view_a[tied], pairs.view_b[tied], len(point_of))
+
+
+def _across(
+    joint: JointResult,
+    matches: PairMatches,
+    label: Int[Tensor, " v"],
+    main: Tensor,
+    part: Tensor,
+    keypoint_pixels: Float[Tensor, "v k 2"],
+    point_of: Int[Tensor, "v k"],
+) -> _Across:
+    forward = (label[matches.view_a] == main) & (label[matches.view_b] == part)
+    backward = (label[matches.view_a] == part) & (label[matches.view_b] == main)
+    ahead, back = matches.where(forward), matches.where(backward)
+    view_main, slot_main = (
+        torch.cat([ahead.view_a, back.view_b]),
+        torch.cat([ahead.keypoint_a, back.keypoint_b]),
+    )
+    view_part, slot_part = (
+        torch.cat([ahead.view_b, back.view_a]),
+        torch.cat([ahead.keypoint_b, back.keypoint_a]),
+    )
+    return _Across(
+        joint.points[point_of[view_main, slot_main]].double(),
+        joint.points[point_of[view_part, slot_part]].double(),
+        joint.cam_from_world[view_main].double(),
+        joint.cam_from_world[view_part].double(),
+        keypoint_pixels[view_main, slot_main].double(),
+        keypoint_pixels[view_part, slot_part].double(),
+    )
+
+
+def _place(
+    across: _Across,
+    joint: JointResult,
+    config: LoosePartsConfig,
+    max_error_px: float,
+    generator: torch.Generator,
+) -> tuple[int, Similarity] | None:
+    """How many points agree, and the similarity that puts the part where it belongs; None if too few do."""
+    count = len(across.of_main)
+    enough = max(config.min_inliers, config.min_share * count)
+    if count < enough:
+        return None
+    sample = torch.randint(count, (config.hypotheses, 3), generator=generator, device=generator.device)
+    sample = sample.to(across.of_main.device)
+    tried = fit_similarity(across.of_part[sample], across.of_main[sample])
+    inliers = _agreeing(across, joint, tried, max_error_px)
+    best = inliers.sum(1).argmax()
+    chosen, similarity = inliers[best], _row(tried, best)
+    for _ in range(config.refits):
+        refitted = fit_similarity(across.of_part[None], across.of_main[None], chosen[None].double())
+        agreeing = _agreeing(across, joint, refitted, max_error_px)[0]
+        if int(agreeing.sum()) < int(chosen.sum()):
+            break
+        chosen, similarity = agreeing, _row(refitted, torch.zeros((), dtype=torch.long))
+    agree = int(chosen.sum())
+    return (agree, similarity) if agree >= enough else None
+
+
+def _agreeing(
+    across: _Across, joint: JointResult, similarity: Similarity, max_error_px: float
+) -> Bool[Tensor, "h m"]:
+    """Which points reproject well on the other side, both ways, under each similarity."""
+    rows = []
+    for chunk in chunk_ranges(
+        len(similarity.scale), chunk_size_for(32 * 8 * len(across.of_main), CHUNK_BYTES)
+    ):
+        part = Similarity(similarity.scale[chunk], similarity.rotation[chunk], similarity.translation[chunk])
+        tried = len(part.scale)
+        there = part.apply(across.of_part.expand(tried, -1, -1))
+        here = part.inverse().apply(across.of_main.expand(tried, -1, -1))
+        good = (part.scale > 0)[:, None]
+        for points, poses, pixels in (
+            (there, across.in_main, across.pixels_main),
+            (here, across.in_part, across.pixels_part),
+        ):
+            seen = reproject(points.transpose(0, 1), poses, joint.camera)
+            error = (seen.pixels - pixels[:, None]).norm(dim=-1)
+            good = good & ((error < max_error_px) & (seen.depth > 0)).T
+        rows.append(good)
+    return torch.cat(rows)
+
+
+def _row(similarity: Similarity, index: Tensor) -> Similarity:
+    return Similarity(similarity.scale[index], similarity.rotation[index], similarity.translation[index])
+
+
+def _with_part_moved(joint: JointResult, views: Bool[Tensor, " v"], similarity: Similarity) -> JointResult:
+    """These views and the points that they see moved."""
+    dtype = joint.points.dtype
+    poses, points = joint.cam_from_world.clone(), joint.points.clone()
+    poses[views] = similarity.apply_to_cameras(poses[views].double()).to(dtype)
+    theirs = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    theirs[joint.point_index[views[joint.view_index]]] = True
+    points[theirs] = similarity.apply(points[theirs].double()).to(dtype)
+    return replace(joint, cam_from_world=poses, points=points)
