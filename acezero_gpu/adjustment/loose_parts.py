@@ -26,6 +26,8 @@ class LoosePartsConfig:
     """Points of both sides that must agree on where a part belongs."""
     min_share: float = 0.2
     """So must this share of the matches across."""
+    min_gain: float = 2.0
+    """And this many times as many as agree where the part is already."""
     max_error_px: float = 8.0
     """Such a point, moved along with its part, reprojects on the other side with at most this error, and the other
     way round; in pixels at a shortest side of 480, scaled with the resolution."""
@@ -155,8 +157,9 @@ def _place(
         if int(agreeing.sum()) < int(chosen.sum()):
             break
         chosen, similarity = agreeing, _row(refitted, torch.zeros((), dtype=torch.long))
-    agree = int(chosen.sum())
-    return (agree, similarity) if agree >= enough else None
+    agree, now = int(chosen.sum()), int(_agreeing(across, joint, _unmoved(tried), max_error_px).sum())
+    # What is about where it belongs adjustment alone puts there, more exactly.
+    return (agree, similarity) if agree >= max(enough, config.min_gain * now) else None
 
 
 def _agreeing(
@@ -181,6 +184,12 @@ def _agreeing(
             good = good & ((error < max_error_px) & (seen.depth > 0)).T
         rows.append(good)
     return torch.cat(rows)
+
+
+def _unmoved(like: Similarity) -> Similarity:
+    """The identity, as a batch of one."""
+    eye = torch.eye(3, dtype=like.rotation.dtype, device=like.rotation.device)
+    return Similarity(torch.ones_like(like.scale[:1]), eye[None], torch.zeros_like(like.translation[:1]))
 
 
 def _row(similarity: Similarity, index: Tensor) -> Similarity:

@@ -140,6 +140,16 @@ def test_what_common_points_tie_is_left_alone(generator):
     assert settled(world, matched(along([range(12)]), 0.0, generator)) is None
 
 
+def test_a_part_that_is_nearly_in_place_is_left_to_adjustment(generator):
+    parts = [MAIN, range(6, 12)]
+    nearly = Similarity(torch.tensor(1.005), turned(0.1), torch.tensor([0.01, 0.0, 0.0]))
+    world = World(generator, parts).with_moved(parts[1], nearly)
+    across = matched([(1, 7), (5, 6)], 0.2, generator)
+    matches = PairMatches.concatenate([matched(along(parts), 0.0, generator), across], torch.device("cpu"))
+    assert settled(world, matches) is None
+    assert settled(world, matches, replace(CONFIG, min_gain=1.0)) is not None
+
+
 @pytest.mark.parametrize(
     ("wrong", "config"),
     [(1.0, CONFIG), (0.0, LoosePartsConfig(min_inliers=POINTS + 1)), (0.7, LoosePartsConfig(min_share=0.5))],
