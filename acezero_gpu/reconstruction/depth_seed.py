@@ -69,7 +69,7 @@ def grow_depth_seed(
         poses = torch.eye(3, 4, device=bank.device).repeat(len(bank), 1, 1)
         start = posed_state(bank, poses, torch.arange(len(bank)) == image, best)
         points = _points_with_depth(bank, {image: depth_maps[image]}, best)
-        grown, _ = grow(
+        grown = grow(
             bank,
             matches,
             graph,

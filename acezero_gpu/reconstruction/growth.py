@@ -22,9 +22,6 @@ class GrowthConfig:
     """The most times that all registered images are adjusted on the way."""
     until_adjusted: float = 1.3
     """All registered images are adjusted when there are so many times as many as at the last time."""
-    changed_share: float = 0.1
-    """They are also adjusted when nothing joins any more and this share of them is new since the last time, or has new
-    matches. Of fewer, only these and their neighbours are."""
     min_inliers: int = 15
     """Points that must agree on a resected pose."""
     best_share: float = 0.5
@@ -51,9 +48,8 @@ def grow(
     generator: torch.Generator,
     *,
     every_point: bool = False,
-) -> tuple[ReconstructionState, PointMap]:
-    """The state with images that see enough of the points, directly or through others that joined before; and the
-    points, with theirs.
+) -> ReconstructionState:
+    """The state with images that see enough of the points, directly or through others that joined before.
 
     Images are matched along ``graph`` only. A ring of images is resected in one batch, then adjusted against its
     ``placed`` neighbours, which stay where they are, and adds its own points. Of a ring, images that see far fewer
@@ -104,7 +100,7 @@ def grow(
         placed[joined] = True
         report(int(placed.sum()), len(bank), "images placed")
         point_map = point_map.with_points_of(local, views)
-    return replace(state, cam_from_world=poses, registered=registered), point_map
+    return replace(state, cam_from_world=poses, registered=registered)
 
 
 def _neighbour_lists(graph: Int[Tensor, "p 2"], images: int) -> list[list[int]]:

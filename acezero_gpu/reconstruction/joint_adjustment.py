@@ -93,29 +93,15 @@ class Refiner:
     """Which images have one."""
 
     def thorough(self, refined: JointRefinement, joint_config: JointConfig) -> JointRefinement:
-        """The registered images adjusted together, also by matches with those that see the same place.
-
-        What an image that was not among them before sees is known too little for that: it keeps all its look-alikes.
-        """
+        """The registered images adjusted together, also by matches with those that see the same place."""
         config, registered = self.config, refined.state.registered.cpu()
         pairs = partner_pairs(self.bank, registered, config.near if config.covisible else config.partners)
         if config.covisible:
             seen = refined.views.cpu()[covisible_pairs(refined.joint, config.covisible, config.min_overlap)]
-            late = registered.clone()
-            late[refined.views.cpu()] = False
-            look_alike = partner_pairs(self.bank, registered, config.partners)
-            pairs = torch.cat([pairs, seen[registered[seen].all(-1)], look_alike[late[look_alike].any(-1)]])
+            pairs = torch.cat([pairs, seen[registered[seen].all(-1)]])
         if config.every_keypoint:
             self.matches.deepen(pairs)
         return self.adjusted(refined.state, joint_config, pairs)
-
-    def confirmed(self, refined: JointRefinement) -> JointRefinement:
-        """With all registered images adjusted, if some joined since, so that what contradicts the others is known."""
-        return (
-            refined
-            if len(refined.views) == int(refined.state.registered.sum())
-            else self.adjusted(refined.state)
-        )
 
     def adjusted(
         self,

@@ -41,7 +41,7 @@ def adjust_registered(
     if not bool(refined.state.registered.all()):
         # The thorough adjustment has moved the others, and may have brought contradictions to light.
         before = int(refined.state.registered.sum())
-        again = refiner.confirmed(grown_out(refiner, refined))
+        again = grown_out(refiner, refined)
         if int(again.state.registered.sum()) > before:
             refined = refiner.thorough(again, thorough)
     registered = refined.state.registered

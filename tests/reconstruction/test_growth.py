@@ -71,7 +71,7 @@ def grown(
 ) -> ReconstructionState:
     state, point_map, _ = start(room, found, rows)
     generator = torch.Generator().manual_seed(0)
-    return grow(*found, graph, state, state.registered, point_map, config, JOINT, generator)[0]
+    return grow(*found, graph, state, state.registered, point_map, config, JOINT, generator)
 
 
 def test_rings_join_one_after_another_along_the_graph(room, found):
@@ -133,7 +133,7 @@ def test_points_without_parallax_carry_one_ring_further():
     def further(state: ReconstructionState, point_map: PointMap, every_point: bool) -> ReconstructionState:
         generator = torch.Generator().manual_seed(0)
         arguments = chain(10), state, state.registered, point_map, config, JOINT, generator
-        return grow(*found, *arguments, every_point=every_point)[0]
+        return grow(*found, *arguments, every_point=every_point)
 
     strict = further(state, point_map, False)
     assert not strict.registered[8:].any()
