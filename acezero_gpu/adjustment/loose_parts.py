@@ -9,7 +9,7 @@ from torch import Tensor
 from acezero_gpu.adjustment.joint import JointResult
 from acezero_gpu.adjustment.match_graph import PairMatches, pair_agreement
 from acezero_gpu.adjustment.merging import connected_components
-from acezero_gpu.geometry import Similarity, fit_similarity, reproject, undistort_pixels
+from acezero_gpu.geometry import Similarity, fit_similarity, reproject, rotation_angle_deg, undistort_pixels
 from acezero_gpu.runtime import chunk_ranges, chunk_size_for
 
 CHUNK_BYTES = 64 * 2**20
@@ -28,6 +28,9 @@ class LoosePartsConfig:
     """So must this share of the matches across."""
     min_gain: float = 2.0
     """And this many times as many as agree where the part is already."""
+    max_turn_deg: float = 30.0
+    """A part that would turn by more is not moved: points without parallax hold rotations well, and what looks the
+    same from elsewhere is another place."""
     max_error_px: float = 8.0
     """Such a point, moved along with its part, reprojects on the other side with at most this error, and the other
     way round; in pixels at a shortest side of 480, scaled with the resolution."""
@@ -52,6 +55,7 @@ class _Across:
 
 def settle_loose_parts(
     joint: JointResult,
+    used: PairMatches,
     matches: PairMatches,
     keypoint_pixels: Float[Tensor, "v k 2"],
     config: LoosePartsConfig,
@@ -65,11 +69,13 @@ def settle_loose_parts(
     and place are guesses. Adjustment cannot mend it, since matches with what the camera saw before fit no guess and
     count as wrong. But points on either side of such matches lie in the same places, up to a similarity, which RANSAC
     finds (three points, Umeyama, PAMI 1991). Parts join the largest one after another, the best supported first.
+
+    ``used`` are the matches that ``joint`` is made of, ``matches`` those that may tell where a part belongs.
     """
     keypoint_pixels = undistort_pixels(keypoint_pixels, joint.camera, joint.radial)
     point_of = torch.full(keypoint_pixels.shape[:2], -1, device=joint.points.device)
     point_of[joint.view_index, joint.keypoint_index] = joint.point_index
-    label = _tied_views(matches, point_of, config.min_shared)
+    label = _tied_views(used, point_of, config.min_shared)
     ends = (point_of[matches.view_a, matches.keypoint_a], point_of[matches.view_b, matches.keypoint_b])
     open_matches = (ends[0] >= 0) & (ends[1] >= 0) & (label[matches.view_a] != label[matches.view_b])
     if not bool(open_matches.any()):
@@ -148,7 +154,8 @@ def _place(
     sample = torch.randint(count, (config.hypotheses, 3), generator=generator, device=generator.device)
     sample = sample.to(across.of_main.device)
     tried = fit_similarity(across.of_part[sample], across.of_main[sample])
-    inliers = _agreeing(across, joint, tried, max_error_px)
+    turn_deg = rotation_angle_deg(tried.rotation, torch.eye(3).to(tried.rotation).expand_as(tried.rotation))
+    inliers = _agreeing(across, joint, tried, max_error_px) & (turn_deg <= config.max_turn_deg)[:, None]
     best = inliers.sum(1).argmax()
     chosen, similarity = inliers[best], _row(tried, best)
     for _ in range(config.refits):

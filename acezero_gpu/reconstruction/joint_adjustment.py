@@ -120,16 +120,17 @@ class Refiner:
         pixels = bank.keypoints(views).pixels[views]
         bundle = joint_config.bundle
         radial = config.refine_radial and len(views) >= config.radial_views
+        used = graph if pairs is None else self.matches.between(pairs, views)
         adjust = partial(
             adjust_views,
-            graph if pairs is None else self.matches.between(pairs, views),
+            used,
             pixels,
             config=replace(joint_config, bundle=replace(bundle, refine_radial=radial)),
             pixel_scale=bank.pixel_scale,
             fixed_views=None if self.fixed is None else self.fixed[views],
         )
         joint = adjust(state.cam_from_world[views], state.camera, radial=state.radial)
-        settled = self._settled(joint, graph, pixels)
+        settled = self._settled(joint, used, graph, pixels)
         if settled is not None:
             joint = adjust(settled.cam_from_world, settled.camera, radial=settled.radial)
         check = check_poses(
@@ -159,13 +160,14 @@ class Refiner:
         return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
 
     def _settled(
-        self, joint: JointResult, graph: PairMatches, pixels: Float[Tensor, "v k 2"]
+        self, joint: JointResult, used: PairMatches, graph: PairMatches, pixels: Float[Tensor, "v k 2"]
     ) -> JointResult | None:
         """With loose parts where they belong; None if there are none, or poses are given that must not move."""
         if self.fixed is not None:
             return None
         return settle_loose_parts(
             joint,
+            used,
             graph,
             pixels,
             self.config.loose,

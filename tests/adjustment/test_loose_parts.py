@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from acezero_gpu.adjustment import loose_parts
 from acezero_gpu.adjustment.joint import JointResult
 from acezero_gpu.adjustment.loose_parts import LoosePartsConfig, settle_loose_parts
 from acezero_gpu.adjustment.match_graph import PairMatches
@@ -94,9 +95,11 @@ def settled(
         name: getattr(world.joint, name).to(device) for name in JointResult.__slots__ if name != "camera"
     }
     joint = JointResult(**moved, camera=world.joint.camera.to(device, torch.float32))
+    matches = PairMatches(*(getattr(matches, name).to(device) for name in PairMatches.__slots__))
     found = settle_loose_parts(
         joint,
-        PairMatches(*(getattr(matches, name).to(device) for name in PairMatches.__slots__)),
+        matches,
+        matches,
         world.pixels.to(device),
         config,
         pixel_scale=1.0,
@@ -138,6 +141,27 @@ def test_a_part_that_only_another_loose_part_knows_follows_it(generator):
 def test_what_common_points_tie_is_left_alone(generator):
     world = World(generator, [range(12)])
     assert settled(world, matched(along([range(12)]), 0.0, generator)) is None
+
+
+def test_a_part_does_not_turn_far(generator):
+    """What shows the same from another side is another place."""
+    parts = [MAIN, range(6, 12)]
+    world = World(generator, parts).with_moved(parts[1], replace(WRONG, rotation=turned(40.0)))
+    across = matched([(1, 7), (5, 6)], 0.0, generator)
+    matches = PairMatches.concatenate([matched(along(parts), 0.0, generator), across], torch.device("cpu"))
+    assert settled(world, matches) is None
+    assert settled(world, matches, replace(CONFIG, max_turn_deg=60.0)) is not None
+
+
+def test_matches_that_were_not_used_tie_nothing(generator):
+    """The part is in place, but for all that was adjusted it might be anywhere."""
+    parts = [MAIN, range(6, 12)]
+    world = World(generator, [range(12)])
+    inside, across = matched(along(parts), 0.0, generator), matched([(5, 6)], 0.0, generator)
+    label = loose_parts._tied_views(inside, world.joint.point_index.view(VIEWS, POINTS), 15)
+    assert len(label.unique()) == 2
+    both = PairMatches.concatenate([inside, across], torch.device("cpu"))
+    assert len(loose_parts._tied_views(both, world.joint.point_index.view(VIEWS, POINTS), 15).unique()) == 1
 
 
 def test_a_part_that_is_nearly_in_place_is_left_to_adjustment(generator):
