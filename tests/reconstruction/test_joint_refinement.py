@@ -4,15 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reference.rendered_room import tiny_bank
+from reference.rendered_room import Room, tiny_bank, walked_room
 from refinement_cases import CONFIG, NO_GROWTH, errors, moved_as_one, refine, rough, state_of
 
 from acezero_gpu.adjustment.joint import JointConfig
-from acezero_gpu.geometry import reproject, rotation_angle_deg, undistort_pixels
+from acezero_gpu.adjustment.loose_parts import LoosePartsConfig
+from acezero_gpu.geometry import (
+    Similarity,
+    camera_centres,
+    fit_similarity,
+    reproject,
+    rotation_angle_deg,
+    undistort_pixels,
+)
 from acezero_gpu.network.keypoints import KeypointConfig
 from acezero_gpu.reconstruction import matching
 from acezero_gpu.reconstruction.growth import GrowthConfig
 from acezero_gpu.reconstruction.held_tracks import held_tracks
+from acezero_gpu.reconstruction.joint_adjustment import JointRefinement
 from acezero_gpu.reconstruction.matching import MatchStore
 
 
@@ -121,6 +130,29 @@ def test_a_block_that_agrees_in_itself_but_contradicts_the_others_is_placed_anew
     angle, distance = errors(room, mended.state, list(range(3)))
     assert angle < 0.3
     assert distance < 0.05
+
+
+def test_a_block_at_the_wrong_scale_is_put_in_place(device):
+    """Adjustment alone leaves it where it is: matches with the others fit no pose near its own, and count as wrong."""
+    room = walked_room()
+    bank = room.bank(device)
+    store, block = MatchStore(bank), list(range(11, 18))
+    poses = room.cam_from_world.clone()
+    wrong = Similarity(torch.tensor(0.3), torch.eye(3), torch.tensor([2.0, 1.0, -0.8]))
+    poses[block] = wrong.apply_to_cameras(poses[block])
+    state = state_of(room, bank, poses, list(range(18)))
+    found = refine((bank, store), state, NO_GROWTH)
+    assert found.contradicted == 0
+    assert found.state.held.all()
+    assert off_by(room, found) < 0.02
+    without = replace(NO_GROWTH, loose=LoosePartsConfig(min_inliers=10_000))
+    assert off_by(room, refine((bank, store), state, without)) > 0.5
+
+
+def off_by(room: Room, found: JointRefinement) -> float:
+    """The largest distance of a camera from the truth, after the best similarity."""
+    centres, truth = (camera_centres(x) for x in (found.state.cam_from_world.cpu(), room.cam_from_world))
+    return float((fit_similarity(centres, truth).apply(centres) - truth).norm(dim=-1).max())
 
 
 @pytest.mark.parametrize("registered", [[], [3]])
