@@ -1,6 +1,6 @@
-"""Parts of a reconstruction that hang together by no point with parallax, put where matches across them say."""
+"""Parts of a reconstruction that hardly any common point ties together, put where matches across them say."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,8 @@ from acezero_gpu.runtime import chunk_ranges, chunk_size_for
 
 CHUNK_BYTES = 64 * 2**20
 """Working memory of one block of hypotheses."""
+MOST_SCORED = 4096
+"""Matches that all hypotheses are judged by; the best one is judged by every match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,13 @@ class LoosePartsConfig:
     """What ties views together, and when a part is moved."""
 
     min_shared: int = 15
-    """Views that see this many points in common hold each other."""
+    """Two views hold each other if so many of their own matches show one point in both."""
     min_inliers: int = 30
-    """Points of both sides that must agree on where a part belongs."""
+    """Different points on either side that must agree on where a part belongs."""
     min_share: float = 0.2
     """So must this share of the matches across."""
     min_gain: float = 2.0
-    """And this many times as many as agree where the part is already."""
+    """And this many times as many matches as agree where the part is already."""
     max_turn_deg: float = 30.0
     """A part that would turn by more is not moved: points without parallax hold rotations well, and what looks the
     same from elsewhere is another place."""
@@ -44,13 +46,28 @@ class LoosePartsConfig:
 class _Across:
     """Matches between two parts whose keypoints show a point of their own part each."""
 
+    points_main: Int[Tensor, " m"]
+    points_part: Int[Tensor, " m"]
     of_main: Float[Tensor, "m 3"]
+    """Where these points are."""
     of_part: Float[Tensor, "m 3"]
     in_main: Float[Tensor, "m 3 4"]
     """Pose of the view of the largest part."""
     in_part: Float[Tensor, "m 3 4"]
     pixels_main: Float[Tensor, "m 2"]
     pixels_part: Float[Tensor, "m 2"]
+
+    def __len__(self) -> int:
+        return len(self.points_main)
+
+    def where(self, rows: Tensor) -> "_Across":
+        """The matches that ``rows`` (a mask or indices) chooses."""
+        return _Across(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+    @property
+    def different(self) -> int:
+        """Points of the side that has fewer of them: one point seen in many views is one."""
+        return min(len(self.points_main.unique()), len(self.points_part.unique()))
 
 
 def settle_loose_parts(
@@ -129,9 +146,12 @@ def _across(
         torch.cat([ahead.view_b, back.view_a]),
         torch.cat([ahead.keypoint_b, back.keypoint_a]),
     )
+    points_main, points_part = point_of[view_main, slot_main], point_of[view_part, slot_part]
     return _Across(
-        joint.points[point_of[view_main, slot_main]].double(),
-        joint.points[point_of[view_part, slot_part]].double(),
+        points_main,
+        points_part,
+        joint.points[points_main].double(),
+        joint.points[points_part].double(),
         joint.cam_from_world[view_main].double(),
         joint.cam_from_world[view_part].double(),
         keypoint_pixels[view_main, slot_main].double(),
@@ -147,26 +167,33 @@ def _place(
     generator: torch.Generator,
 ) -> tuple[int, Similarity] | None:
     """How many points agree, and the similarity that puts the part where it belongs; None if too few do."""
-    count = len(across.of_main)
-    enough = max(config.min_inliers, config.min_share * count)
+    count = len(across)
+    # What is about where it belongs adjustment alone puts there, more exactly.
+    now = int(_agreeing(across, joint, _unmoved(across.of_main), max_error_px).sum())
+    enough = max(config.min_inliers, config.min_share * count, config.min_gain * now)
     if count < enough:
         return None
-    sample = torch.randint(count, (config.hypotheses, 3), generator=generator, device=generator.device)
+    scored = across
+    if count > MOST_SCORED:
+        chance = torch.rand(count, generator=generator, device=generator.device)
+        scored = across.where(chance.argsort()[:MOST_SCORED].to(across.of_main.device))
+    sample = torch.randint(len(scored), (config.hypotheses, 3), generator=generator, device=generator.device)
     sample = sample.to(across.of_main.device)
-    tried = fit_similarity(across.of_part[sample], across.of_main[sample])
-    turn_deg = rotation_angle_deg(tried.rotation, torch.eye(3).to(tried.rotation).expand_as(tried.rotation))
-    inliers = _agreeing(across, joint, tried, max_error_px) & (turn_deg <= config.max_turn_deg)[:, None]
-    best = inliers.sum(1).argmax()
-    chosen, similarity = inliers[best], _row(tried, best)
+    tried = fit_similarity(scored.of_part[sample], scored.of_main[sample])
+    agree = _agreeing(scored, joint, tried, max_error_px).sum(1)
+    best = torch.where(_turn_deg(tried) <= config.max_turn_deg, agree, -1).argmax()
+    similarity = _row(tried, best[None])
+    chosen = _agreeing(across, joint, similarity, max_error_px)[0]
     for _ in range(config.refits):
         refitted = fit_similarity(across.of_part[None], across.of_main[None], chosen[None].double())
         agreeing = _agreeing(across, joint, refitted, max_error_px)[0]
         if int(agreeing.sum()) < int(chosen.sum()):
             break
-        chosen, similarity = agreeing, _row(refitted, torch.zeros((), dtype=torch.long))
-    agree, now = int(chosen.sum()), int(_agreeing(across, joint, _unmoved(tried), max_error_px).sum())
-    # What is about where it belongs adjustment alone puts there, more exactly.
-    return (agree, similarity) if agree >= max(enough, config.min_gain * now) else None
+        chosen, similarity = agreeing, refitted
+    far = float(_turn_deg(similarity)[0]) > config.max_turn_deg
+    if far or int(chosen.sum()) < enough or across.where(chosen).different < config.min_inliers:
+        return None
+    return int(chosen.sum()), _row(similarity, torch.zeros((), dtype=torch.long))
 
 
 def _agreeing(
@@ -175,7 +202,7 @@ def _agreeing(
     """Which points reproject well on the other side, both ways, under each similarity."""
     rows = []
     for chunk in chunk_ranges(
-        len(similarity.scale), chunk_size_for(32 * 8 * len(across.of_main), CHUNK_BYTES)
+        len(similarity.scale), chunk_size_for(32 * 8 * max(1, len(across)), CHUNK_BYTES)
     ):
         part = Similarity(similarity.scale[chunk], similarity.rotation[chunk], similarity.translation[chunk])
         tried = len(part.scale)
@@ -193,10 +220,15 @@ def _agreeing(
     return torch.cat(rows)
 
 
-def _unmoved(like: Similarity) -> Similarity:
+def _unmoved(like: Float[Tensor, "m 3"]) -> Similarity:
     """The identity, as a batch of one."""
-    eye = torch.eye(3, dtype=like.rotation.dtype, device=like.rotation.device)
-    return Similarity(torch.ones_like(like.scale[:1]), eye[None], torch.zeros_like(like.translation[:1]))
+    eye = torch.eye(3, dtype=like.dtype, device=like.device)
+    return Similarity(like.new_ones(1), eye[None], like.new_zeros(1, 3))
+
+
+def _turn_deg(similarity: Similarity) -> Float[Tensor, " h"]:
+    unmoved = _unmoved(similarity.translation).rotation.expand_as(similarity.rotation)
+    return rotation_angle_deg(similarity.rotation, unmoved)
 
 
 def _row(similarity: Similarity, index: Tensor) -> Similarity:
@@ -204,11 +236,13 @@ def _row(similarity: Similarity, index: Tensor) -> Similarity:
 
 
 def _with_part_moved(joint: JointResult, views: Bool[Tensor, " v"], similarity: Similarity) -> JointResult:
-    """These views and the points that they see moved."""
+    """These views moved, and the points that no other view sees."""
     dtype = joint.points.dtype
     poses, points = joint.cam_from_world.clone(), joint.points.clone()
     poses[views] = similarity.apply_to_cameras(poses[views].double()).to(dtype)
+    inside = views[joint.view_index]
     theirs = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    theirs[joint.point_index[views[joint.view_index]]] = True
+    theirs[joint.point_index[inside]] = True
+    theirs[joint.point_index[~inside]] = False
     points[theirs] = similarity.apply(points[theirs].double()).to(dtype)
     return replace(joint, cam_from_world=poses, points=points)

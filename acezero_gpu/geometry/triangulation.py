@@ -57,6 +57,7 @@ def triangulate(
         mask.flatten(),
         torch.arange(points, device=mask.device).repeat_interleave(views),
         lambda quantity: quantity.unflatten(0, (points, views)).sum(1),
+        REFINEMENT_STEPS,
     )
     chord = (rays[:, :, None] - rays[:, None]).square().sum(-1) * (mask[:, :, None] & mask[:, None])
     widest = chord.flatten(1).amax(1) if views else chord.new_zeros(points)
@@ -101,7 +102,7 @@ def _solve(
     mask: Bool[Tensor, " k"],
     point_index: Int[Tensor, " k"],
     reduce: Reduce,
-    refinement_steps: int = REFINEMENT_STEPS,
+    refinement_steps: int,
 ) -> tuple[Float[Tensor, "p 3"], Bool[Tensor, " p"], Float[Tensor, " p"]]:
     """Points, whether they are valid, and their root mean square residual."""
     weight = mask.to(normalised.dtype)

@@ -178,8 +178,9 @@ def _match_chunk(
     left = torch.cat([descriptors_a.float(), _penalty(valid_a), torch.ones_like(_penalty(valid_a))], dim=-1)
     right = torch.cat([descriptors_b.float(), torch.ones_like(_penalty(valid_b)), _penalty(valid_b)], dim=-1)
     similarity = left @ right.transpose(1, 2)
-    # Apart, on a CPU, these two take half the time of ``max`` with indices.
-    best_ab, nearest_b = similarity.amax(dim=2), similarity.argmax(dim=2)
+    # On a CPU ``max`` with indices takes twice the time.
+    nearest_b = similarity.argmax(dim=2)
+    best_ab = similarity.gather(2, nearest_b[..., None])[..., 0]
     best_ba = similarity.amax(dim=1)
     # Ties pass here, and fail the ratio test.
     mutual = best_ba.gather(1, nearest_b) == best_ab

@@ -76,13 +76,13 @@ def _with_every_point(
     graph: Int[Tensor, "p 2"],
     placed: Bool[Tensor, " n"],
 ) -> PointMap:
-    """Also with points of next to no parallax, of the placed neighbours of images that are to be placed."""
+    """Also with points of next to no parallax, that placed neighbours of images that are to be placed see."""
     bank, state = refiner.bank, refined.state
-    border = _border(state, graph) & placed
-    pairs = graph[border[graph].all(-1)]
+    border = _border(state, graph)
+    pairs = graph[placed[graph].all(-1) & border[graph].any(-1)]
     if len(pairs) == 0:
         return points
-    views = border.nonzero()[:, 0].to(bank.device)
+    views = pairs.unique().to(bank.device)
     every = triangulate_views(
         refiner.matches.between(pairs, views),
         bank.keypoints(views).pixels[views],

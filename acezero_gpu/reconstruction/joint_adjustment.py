@@ -74,6 +74,8 @@ class JointRefinement:
     """Images that the map had registered and that their keypoints do not confirm."""
     part: Int[Tensor, " v"]
     """Views that nothing ties to the largest part, 0, have other numbers: they may lie anywhere."""
+    settled: Bool[Tensor, " v"]
+    """Views that the last adjustment put elsewhere, as parts that hung loose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Refiner:
     home: Float[Tensor, "n 3 4"] | None = None
     """Poses that hold the world's place, rotation and scale; None: those before each adjustment."""
     at_home: Bool[Tensor, " n"] | None = None
-    """Which images have one."""
+    """Which images have one; those that turn out to be elsewhere lose it."""
 
     def thorough(self, refined: JointRefinement, joint_config: JointConfig) -> JointRefinement:
         """The registered images adjusted together, also by matches with those that see the same place."""
@@ -130,9 +132,14 @@ class Refiner:
             fixed_views=None if self.fixed is None else self.fixed[views],
         )
         joint = adjust(state.cam_from_world[views], state.camera, radial=state.radial)
+        moved = torch.zeros_like(views, dtype=torch.bool)
         settled = self._settled(joint, used, graph, pixels)
         if settled is not None:
-            joint = adjust(settled.cam_from_world, settled.camera, radial=settled.radial)
+            again = adjust(settled.cam_from_world, settled.camera, radial=settled.radial)
+            # Where a part belongs, its matches with the others become observations.
+            if len(again.view_index) > len(joint.view_index):
+                moved = (settled.cam_from_world != joint.cam_from_world).flatten(1).any(1)
+                joint = again
         check = check_poses(
             graph,
             pixels,
@@ -148,7 +155,9 @@ class Refiner:
         contradicted = check.contradicted
         held = (joint.observations_per_view >= config.min_observations) & ~contradicted
         if self.fixed is None:
-            joint = self._at_home(joint, state, views, held)
+            joint = self._at_home(joint, state, views, held & ~moved)
+            if self.at_home is not None:
+                self.at_home[views[moved]] = False
         else:
             stays = self.fixed[views]
             held, contradicted = held | stays, contradicted & ~stays
@@ -157,7 +166,7 @@ class Refiner:
                 joint, cam_from_world=torch.where(stays[:, None, None], given, joint.cam_from_world)
             )
         state = _with_adjusted(state, joint, views, held, contradicted)
-        return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part)
+        return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part, moved)
 
     def _settled(
         self, joint: JointResult, used: PairMatches, graph: PairMatches, pixels: Float[Tensor, "v k 2"]

@@ -29,14 +29,17 @@ def adjust_registered(
 
     An image that shares a place with others at another pose than theirs is contradicted: it loses its registration.
     Unregistered images are placed by resection against the adjusted points, with quick adjustments of all on the way,
-    and a thorough one ends it. ``fixed`` images keep their poses and their registration, and
-    define the frame. Without them the images that were registered at first do, on average: few views bend before
-    others join, and the world must not turn with them.
+    and a thorough one ends it. Parts that hardly any point ties to the others go where matches say
+    (``settle_loose_parts``), unless any pose is fixed. ``fixed`` images keep their poses and their registration, and
+    define the frame. Without them the images that were registered at first do, on average, but for those that were
+    moved so: few views bend before others join, and the world must not turn with them.
     """
     thorough = replace(config.joint, bundle=replace(config.joint.bundle, refine_focal=refine_focal))
     refiner = Refiner(bank, matches, overlaps, config, thorough.quick(), generator, fixed)
     refined = refiner.adjusted(state)
-    refiner = replace(refiner, home=state.cam_from_world, at_home=refined.state.held)
+    at_home = refined.state.held.clone()
+    at_home[refined.views[refined.settled]] = False
+    refiner = replace(refiner, home=state.cam_from_world, at_home=at_home)
     refined = refiner.thorough(grown_out(refiner, refined), thorough)
     if not bool(refined.state.registered.all()):
         # The thorough adjustment has moved the others, and may have brought contradictions to light.

@@ -32,7 +32,6 @@ class World:
     """Cameras on an arc about a cloud; every view sees every point, but each part has triangulated it for itself."""
 
     def __init__(self, generator: torch.Generator, parts: list[range], noise: float = 0.005) -> None:
-        self.parts = parts
         self.camera = PinholeCamera.centred(400.0, 640, 480)
         cloud = torch.randn(POINTS, 3, generator=generator)
         pose = torch.zeros(VIEWS, 3, 4)
@@ -87,19 +86,33 @@ def along(parts: list[range]) -> list[tuple[int, int]]:
     return [(a, a + 1) for rows in parts for a in rows[:-1]]
 
 
+def on(device: str | torch.device, matches: PairMatches) -> PairMatches:
+    return PairMatches(*(getattr(matches, name).to(device) for name in PairMatches.__slots__))
+
+
+def with_across(parts: list[range], across: PairMatches, generator: torch.Generator) -> PairMatches:
+    """These matches, and all of the parts' own."""
+    inside = matched(along(parts), 0.0, generator)
+    return PairMatches.concatenate([inside, across], torch.device("cpu"))
+
+
 def settled(
-    world: World, matches: PairMatches, config: LoosePartsConfig = CONFIG, device: str | torch.device = "cpu"
+    world: World,
+    matches: PairMatches,
+    config: LoosePartsConfig = CONFIG,
+    device: str | torch.device = "cpu",
+    *,
+    used: PairMatches | None = None,
 ) -> JointResult | None:
-    """On the device; the result back on the CPU."""
+    """On the device, with all matches used if not said which; the result back on the CPU."""
     moved = {
         name: getattr(world.joint, name).to(device) for name in JointResult.__slots__ if name != "camera"
     }
     joint = JointResult(**moved, camera=world.joint.camera.to(device, torch.float32))
-    matches = PairMatches(*(getattr(matches, name).to(device) for name in PairMatches.__slots__))
     found = settle_loose_parts(
         joint,
-        matches,
-        matches,
+        on(device, used or matches),
+        on(device, matches),
         world.pixels.to(device),
         config,
         pixel_scale=1.0,
@@ -110,19 +123,22 @@ def settled(
     return replace(world.joint, cam_from_world=found.cam_from_world.cpu(), points=found.points.cpu())
 
 
+@pytest.mark.parametrize("scored", [loose_parts.MOST_SCORED, 100])
 @pytest.mark.parametrize("wrong", [0.0, 0.6])
-def test_a_part_goes_to_its_place_and_scale(generator, device, wrong):
-    parts = [MAIN, range(6, 12)]
+def test_a_part_goes_to_its_place_and_scale(generator, device, wrong, scored, monkeypatch):
+    monkeypatch.setattr(loose_parts, "MOST_SCORED", scored)
+    monkeypatch.setattr(loose_parts, "CHUNK_BYTES", 2**22)  # several blocks of hypotheses
+    parts = [range(7), range(7, 12)]
     world = World(generator, parts).with_moved(parts[1], WRONG)
-    matches = matched(along(parts), 0.0, generator)
-    across = matched([(1, 7), (10, 4), (5, 6)], wrong, generator)
-    found = settled(world, PairMatches.concatenate([matches, across], torch.device("cpu")), device=device)
+    across = matched([(1, 8), (10, 4), (5, 7)], wrong, generator)
+    found = settled(world, with_across(parts, across, generator), device=device)
     assert world.errors(world.joint)[1] > 1.0
     assert found is not None
     assert world.errors(found)[0] < 0.2
     assert world.errors(found)[1] < 0.02
     # The larger part stays as it was, and points move along with the views that see them.
-    assert torch.equal(found.cam_from_world[:6], world.joint.cam_from_world[:6])
+    assert torch.equal(found.cam_from_world[:7], world.joint.cam_from_world[:7])
+    assert torch.equal(found.points[:POINTS], world.joint.points[:POINTS])
     assert (found.points[:POINTS] - found.points[POINTS:]).norm(dim=-1).max() < 0.1
 
 
@@ -132,59 +148,70 @@ def test_a_part_that_only_another_loose_part_knows_follows_it(generator):
     other = Similarity(torch.tensor(3.0), turned(-3.0), torch.tensor([-2.0, 0.3, 0.0]))
     world.with_moved(LAST, other)
     across = matched([(4, 7), (8, 10)], 0.2, generator)
-    matches = PairMatches.concatenate([matched(along(parts), 0.0, generator), across], torch.device("cpu"))
-    found = settled(world, matches)
+    found = settled(world, with_across(parts, across, generator))
     assert found is not None
     assert world.errors(found)[1] < 0.03
 
 
 def test_what_common_points_tie_is_left_alone(generator):
-    world = World(generator, [range(12)])
-    assert settled(world, matched(along([range(12)]), 0.0, generator)) is None
+    """Whatever else is matched: whether these views are in place is for adjustment to say."""
+    parts = [MAIN, range(6, 12)]
+    world, always = World(generator, parts), replace(CONFIG, min_gain=0.0)
+    across = matched([(1, 7), (5, 6)], 0.2, generator)
+    matches = with_across(parts, across, generator)
+    assert settled(world, matches, always) is not None
+    of_one = replace(world.joint, point_index=world.joint.keypoint_index)
+    world.joint = of_one
+    assert settled(world, matches, always) is None
+    # Matches that were not used tie nothing.
+    inside = matched(along(parts), 0.0, generator)
+    apart = replace(world.joint, point_index=world.part[world.joint.view_index] * POINTS + of_one.point_index)
+    world.joint = apart
+    assert settled(world, matches, always, used=inside) is not None
 
 
-def test_a_part_does_not_turn_far(generator):
+@pytest.mark.parametrize("turn_deg", [32.0, 40.0])
+def test_a_part_does_not_turn_far(generator, turn_deg):
     """What shows the same from another side is another place."""
     parts = [MAIN, range(6, 12)]
-    world = World(generator, parts).with_moved(parts[1], replace(WRONG, rotation=turned(40.0)))
-    across = matched([(1, 7), (5, 6)], 0.0, generator)
-    matches = PairMatches.concatenate([matched(along(parts), 0.0, generator), across], torch.device("cpu"))
+    world = World(generator, parts, noise=0.05).with_moved(
+        parts[1], replace(WRONG, rotation=turned(turn_deg))
+    )
+    matches = with_across(parts, matched([(1, 7), (5, 6)], 0.0, generator), generator)
     assert settled(world, matches) is None
     assert settled(world, matches, replace(CONFIG, max_turn_deg=60.0)) is not None
-
-
-def test_matches_that_were_not_used_tie_nothing(generator):
-    """The part is in place, but for all that was adjusted it might be anywhere."""
-    parts = [MAIN, range(6, 12)]
-    world = World(generator, [range(12)])
-    inside, across = matched(along(parts), 0.0, generator), matched([(5, 6)], 0.0, generator)
-    label = loose_parts._tied_views(inside, world.joint.point_index.view(VIEWS, POINTS), 15)
-    assert len(label.unique()) == 2
-    both = PairMatches.concatenate([inside, across], torch.device("cpu"))
-    assert len(loose_parts._tied_views(both, world.joint.point_index.view(VIEWS, POINTS), 15).unique()) == 1
 
 
 def test_a_part_that_is_nearly_in_place_is_left_to_adjustment(generator):
     parts = [MAIN, range(6, 12)]
     nearly = Similarity(torch.tensor(1.005), turned(0.1), torch.tensor([0.01, 0.0, 0.0]))
     world = World(generator, parts).with_moved(parts[1], nearly)
-    across = matched([(1, 7), (5, 6)], 0.2, generator)
-    matches = PairMatches.concatenate([matched(along(parts), 0.0, generator), across], torch.device("cpu"))
+    matches = with_across(parts, matched([(1, 7), (5, 6)], 0.2, generator), generator)
     assert settled(world, matches) is None
     assert settled(world, matches, replace(CONFIG, min_gain=1.0)) is not None
 
 
+def test_one_point_in_many_views_is_one_point(generator):
+    parts = [MAIN, range(6, 12)]
+    world = World(generator, parts).with_moved(parts[1], WRONG)
+    across = matched([(a, b) for a in parts[0] for b in parts[1]], 0.0, generator)
+    few = across.where(across.keypoint_a < 20)
+    assert len(few) > 10 * CONFIG.min_inliers
+    assert settled(world, with_across(parts, few, generator)) is None
+    assert settled(world, with_across(parts, few, generator), replace(CONFIG, min_inliers=20)) is not None
+
+
 @pytest.mark.parametrize(
     ("wrong", "config"),
-    [(1.0, CONFIG), (0.0, LoosePartsConfig(min_inliers=POINTS + 1)), (0.7, LoosePartsConfig(min_share=0.5))],
+    [(1.0, CONFIG), (0.0, LoosePartsConfig(min_inliers=POINTS + 1)), (0.6, LoosePartsConfig(min_share=0.7))],
     ids=["wrong matches", "few matches", "few agree"],
 )
 def test_without_evidence_a_part_stays(generator, wrong, config):
     parts = [MAIN, range(6, 12)]
     world = World(generator, parts).with_moved(parts[1], WRONG)
-    across = matched([(1, 7)], wrong, generator)
-    matches = PairMatches.concatenate([matched(along(parts), 0.0, generator), across], torch.device("cpu"))
+    matches = with_across(parts, matched([(1, 7), (5, 6), (3, 9)], wrong, generator), generator)
     assert settled(world, matches, config) is None
+    assert (settled(world, matches) is None) == (wrong == 1.0)
 
 
 def test_views_without_points_and_no_matches_at_all(generator):

@@ -145,7 +145,7 @@ def test_tracks_equal_the_dense_form(device, generator):
     torch.testing.assert_close(sparse.angle_deg[two], dense.angle_deg[two], atol=1e-9, rtol=0)
 
 
-def test_every_refinement_step_lowers_the_error_to_its_minimum(generator):
+def test_refinement_steps_lower_the_error(generator):
     points, views = 200, 5
     truth, cameras, normalised = scene(points, views, generator, noise=5e-3)
     point_index, view_index = torch.ones(points, views).nonzero(as_tuple=True)

@@ -1,4 +1,4 @@
-"""Images that keypoints place, and which images are adjusted for them."""
+"""Images that keypoints place, by whatever points it takes."""
 
 from dataclasses import replace
 

@@ -145,6 +145,8 @@ def test_a_block_at_the_wrong_scale_is_put_in_place(device):
     assert found.contradicted == 0
     assert found.state.held.all()
     assert off_by(room, found) < 0.02
+    # The world is where the others were, and as large.
+    assert errors(room, found.state, list(range(11)))[1] < 0.02
     without = replace(NO_GROWTH, loose=LoosePartsConfig(min_inliers=10_000))
     assert off_by(room, refine((bank, store), state, without)) > 0.5
 

@@ -120,7 +120,9 @@ def test_slots_come_in_the_order_asked_for(device):
     assert torch.equal(forth[1], back[0])
 
 
-def test_look_alikes_are_linear_in_the_images_and_symmetric():
+@pytest.mark.parametrize("at_once", [matching.IMAGES_AT_ONCE, 7])
+def test_look_alikes_are_linear_in_the_images_and_symmetric(monkeypatch, at_once):
+    monkeypatch.setattr(matching, "IMAGES_AT_ONCE", at_once)
     similarity = torch.rand(30, 30, generator=torch.Generator().manual_seed(0))
     similarity = similarity + similarity.T
     pairs = look_alike_pairs(similarity, 4).tolist()
