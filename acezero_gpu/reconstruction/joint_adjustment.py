@@ -1,5 +1,6 @@
 """All registered images adjusted together, with matches only between images that look alike."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -132,14 +133,7 @@ class Refiner:
             fixed_views=None if self.fixed is None else self.fixed[views],
         )
         joint = adjust(state.cam_from_world[views], state.camera, radial=state.radial)
-        moved = torch.zeros_like(views, dtype=torch.bool)
-        settled = self._settled(joint, used, graph, pixels)
-        if settled is not None:
-            again = adjust(settled.cam_from_world, settled.camera, radial=settled.radial)
-            # Where a part belongs, its matches with the others become observations.
-            if len(again.view_index) > len(joint.view_index):
-                moved = (settled.cam_from_world != joint.cam_from_world).flatten(1).any(1)
-                joint = again
+        joint, moved = self._settled(joint, used, graph, pixels, adjust)
         check = check_poses(
             graph,
             pixels,
@@ -169,12 +163,22 @@ class Refiner:
         return JointRefinement(state, joint, views, 0, int(contradicted.sum()), check.part, moved)
 
     def _settled(
-        self, joint: JointResult, used: PairMatches, graph: PairMatches, pixels: Float[Tensor, "v k 2"]
-    ) -> JointResult | None:
-        """With loose parts where they belong; None if there are none, or poses are given that must not move."""
+        self,
+        joint: JointResult,
+        used: PairMatches,
+        graph: PairMatches,
+        pixels: Float[Tensor, "v k 2"],
+        adjust: Callable[..., JointResult],
+    ) -> tuple[JointResult, Bool[Tensor, " v"]]:
+        """With loose parts where they belong and adjusted there, and which views were moved.
+
+        None is where poses are given that must not move, or where adjustment does not confirm it: in the right place
+        matches with the others become observations.
+        """
+        unmoved = joint, torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
         if self.fixed is not None:
-            return None
-        return settle_loose_parts(
+            return unmoved
+        settled = settle_loose_parts(
             joint,
             used,
             graph,
@@ -183,6 +187,12 @@ class Refiner:
             pixel_scale=self.bank.pixel_scale,
             generator=self.generator,
         )
+        if settled is None:
+            return unmoved
+        again = adjust(settled.cam_from_world, settled.camera, radial=settled.radial)
+        if len(again.view_index) <= len(joint.view_index):
+            return unmoved
+        return again, (settled.cam_from_world != joint.cam_from_world).flatten(1).any(1)
 
     def _at_home(
         self,
