@@ -182,7 +182,7 @@ def _place(
     tried = fit_similarity(scored.of_part[sample], scored.of_main[sample])
     agree = _agreeing(scored, joint, tried, max_error_px).sum(1)
     best = torch.where(_turn_deg(tried) <= config.max_turn_deg, agree, -1).argmax()
-    similarity = _row(tried, best[None])
+    similarity = tried[best[None]]
     chosen = _agreeing(across, joint, similarity, max_error_px)[0]
     for _ in range(config.refits):
         refitted = fit_similarity(across.of_part[None], across.of_main[None], chosen[None].double())
@@ -193,7 +193,7 @@ def _place(
     far = float(_turn_deg(similarity)[0]) > config.max_turn_deg
     if far or int(chosen.sum()) < enough or across.where(chosen).different < config.min_inliers:
         return None
-    return int(chosen.sum()), _row(similarity, torch.zeros((), dtype=torch.long))
+    return int(chosen.sum()), similarity[0]
 
 
 def _agreeing(
@@ -204,7 +204,7 @@ def _agreeing(
     for chunk in chunk_ranges(
         len(similarity.scale), chunk_size_for(32 * 8 * max(1, len(across)), CHUNK_BYTES)
     ):
-        part = Similarity(similarity.scale[chunk], similarity.rotation[chunk], similarity.translation[chunk])
+        part = similarity[chunk]
         tried = len(part.scale)
         there = part.apply(across.of_part.expand(tried, -1, -1))
         here = part.inverse().apply(across.of_main.expand(tried, -1, -1))
@@ -229,10 +229,6 @@ def _unmoved(like: Float[Tensor, "m 3"]) -> Similarity:
 def _turn_deg(similarity: Similarity) -> Float[Tensor, " h"]:
     unmoved = _unmoved(similarity.translation).rotation.expand_as(similarity.rotation)
     return rotation_angle_deg(similarity.rotation, unmoved)
-
-
-def _row(similarity: Similarity, index: Tensor) -> Similarity:
-    return Similarity(similarity.scale[index], similarity.rotation[index], similarity.translation[index])
 
 
 def _with_part_moved(joint: JointResult, views: Bool[Tensor, " v"], similarity: Similarity) -> JointResult:

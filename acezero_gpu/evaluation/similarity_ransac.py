@@ -158,14 +158,4 @@ def least_median(problem: SimilarityProblem, samples: Int[Tensor, "k p"]) -> Sim
     medians = torch.cat(
         [_errors(problem, _sample_fits(problem, part))[0].median(-1).values for part in chunks]
     )
-    return select(_sample_fits(problem, samples[medians.argmin()][None]), 0)
-
-
-def select(similarity: Similarity, index: int) -> Similarity:
-    """One of a batch."""
-    return Similarity(similarity.scale[index], similarity.rotation[index], similarity.translation[index])
-
-
-def batch_of_one(similarity: Similarity) -> Similarity:
-    """A batch with this one in it."""
-    return Similarity(similarity.scale[None], similarity.rotation[None], similarity.translation[None])
+    return _sample_fits(problem, samples[medians.argmin()][None])[0]

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from acezero_gpu.evaluation.similarity_ransac import (
     SimilarityProblem,
-    batch_of_one,
     best_samples,
     draw_samples,
     least_median,
     refine,
     score_similarities,
-    select,
 )
 from acezero_gpu.geometry import Similarity, camera_centres, nearest_rotation, rotation_angle_deg
 
@@ -131,7 +129,7 @@ def align_trajectory(
     similarity, status = _solve(problem, config, generator)
     inliers = torch.zeros_like(used)
     if status.has_positions:
-        inliers[used] = score_similarities(problem, batch_of_one(similarity)).inliers[0]
+        inliers[used] = score_similarities(problem, similarity[None]).inliers[0]
     elif status is AlignmentStatus.COINCIDENT:
         angle = rotation_angle_deg(similarity.rotation, problem.rotation)
         inliers[used] = angle < config.max_rotation_error_deg
@@ -183,7 +181,7 @@ def _solve(
     status = (
         AlignmentStatus.ALIGNED_WITH_ORIENTATIONS if problem.use_orientations else AlignmentStatus.ALIGNED
     )
-    return select(best.similarity, leader), status
+    return best.similarity[leader], status
 
 
 def _consensus_rotation(problem: SimilarityProblem) -> Float[Tensor, "3 3"]:

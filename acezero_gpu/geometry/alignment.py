@@ -18,6 +18,10 @@ class Similarity:
     rotation: Float[Tensor, "*batch 3 3"]
     translation: Float[Tensor, "*batch 3"]
 
+    def __getitem__(self, rows: int | slice | Tensor | None) -> "Similarity":
+        """One or some of a batch, or with None a batch of one, as indexing does it for tensors."""
+        return Similarity(self.scale[rows], self.rotation[rows], self.translation[rows])
+
     def apply(self, points: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch n 3"]:
         rotated = points @ self.rotation.transpose(-1, -2)
         return self.scale[..., None, None] * rotated + self.translation[..., None, :]

@@ -54,7 +54,7 @@ def _grown(
     placed[views.cpu()] = ((refined.part == 0) & state.registered[views]).cpu()
     points = PointMap.of(refined.joint, views, len(bank), bank.config.keypoints.per_image)
     if every_point:
-        points = _with_every_point(refiner, refined, points, graph, placed)
+        points = _every_point(refiner, refined, graph, placed).with_points_of(refined.joint, views)
     return grow(
         bank,
         refiner.matches,
@@ -69,19 +69,13 @@ def _grown(
     )
 
 
-def _with_every_point(
-    refiner: Refiner,
-    refined: JointRefinement,
-    points: PointMap,
-    graph: Int[Tensor, "p 2"],
-    placed: Bool[Tensor, " n"],
+def _every_point(
+    refiner: Refiner, refined: JointRefinement, graph: Int[Tensor, "p 2"], placed: Bool[Tensor, " n"]
 ) -> PointMap:
-    """Also with points of next to no parallax, that placed neighbours of images that are to be placed see."""
+    """Points with or without parallax that placed neighbours of images that are to be placed see."""
     bank, state = refiner.bank, refined.state
     border = _border(state, graph)
     pairs = graph[placed[graph].all(-1) & border[graph].any(-1)]
-    if len(pairs) == 0:
-        return points
     views = pairs.unique().to(bank.device)
     every = triangulate_views(
         refiner.matches.between(pairs, views),
@@ -90,7 +84,7 @@ def _with_every_point(
         refiner.quick,
         pixel_scale=bank.pixel_scale,
     )
-    return points.with_points_of(every, views, replacing=False)
+    return PointMap.of(every, views, len(bank), bank.config.keypoints.per_image)
 
 
 def _deepened(refiner: Refiner, state: ReconstructionState, graph: Int[Tensor, "p 2"]) -> bool:

@@ -31,20 +31,11 @@ class PointMap:
         nothing = PointMap(joint.points[:0], empty, joint.camera, joint.radial)
         return nothing.with_points_of(joint, views)
 
-    def with_points_of(
-        self, joint: JointResult, views: Int[Tensor, " v"], *, replacing: bool = True
-    ) -> "PointMap":
-        """These points and those of another adjustment, which knows better where both know a keypoint.
-
-        With ``replacing=False`` these know better.
-        """
+    def with_points_of(self, joint: JointResult, views: Int[Tensor, " v"]) -> "PointMap":
+        """These points and those of another adjustment, which knows better where both know a keypoint."""
         point_of = self.point_of.clone()
         images = views.to(point_of.device)[joint.view_index]
-        found = len(self.points) + joint.point_index
-        if not replacing:
-            known = point_of[images, joint.keypoint_index]
-            found = torch.where(known >= 0, known, found)
-        point_of[images, joint.keypoint_index] = found
+        point_of[images, joint.keypoint_index] = len(self.points) + joint.point_index
         return replace(self, points=torch.cat([self.points, joint.points]), point_of=point_of)
 
 

@@ -160,13 +160,10 @@ def test_what_common_points_tie_is_left_alone(generator):
     across = matched([(1, 7), (5, 6)], 0.2, generator)
     matches = with_across(parts, across, generator)
     assert settled(world, matches, always) is not None
-    of_one = replace(world.joint, point_index=world.joint.keypoint_index)
-    world.joint = of_one
+    world.joint = replace(world.joint, point_index=world.joint.keypoint_index)
     assert settled(world, matches, always) is None
     # Matches that were not used tie nothing.
     inside = matched(along(parts), 0.0, generator)
-    apart = replace(world.joint, point_index=world.part[world.joint.view_index] * POINTS + of_one.point_index)
-    world.joint = apart
     assert settled(world, matches, always, used=inside) is not None
 
 

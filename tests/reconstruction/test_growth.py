@@ -141,23 +141,6 @@ def test_points_without_parallax_carry_one_ring_further():
     assert distance.norm(dim=-1).max() < 0.1
 
 
-@pytest.mark.parametrize("replacing", [True, False])
-def test_of_two_points_of_a_keypoint_one_counts(room, found, replacing):
-    _, point_map, joint = start(room, found, PLACED)
-    views = torch.tensor(PLACED)
-    known = point_map.point_of.clone()
-    point_map.point_of[0] = -1
-    again = point_map.with_points_of(joint, views, replacing=replacing)
-    new = again.point_of >= len(point_map.points)
-    seen = torch.zeros_like(new)
-    seen[views[joint.view_index], joint.keypoint_index] = True
-    assert seen[1:].any()
-    assert seen[0].any()
-    assert torch.equal(new[0], seen[0])
-    assert torch.equal(new[1:], seen[1:] & (replacing | (known[1:] < 0)))
-    assert torch.equal(again.point_of[~seen], point_map.point_of[~seen])
-
-
 def test_resection_without_points_finds_nothing(room, found):
     _, point_map, _ = start(room, found, PLACED)
     nothing = replace(point_map, point_of=torch.full_like(point_map.point_of, -1))
