@@ -97,6 +97,8 @@ def predicted_case(place: Place, map_file: Path, settings: Settings) -> PoseCase
     if not map_file.is_file():
         raise InputError(f"--map {map_file}: no such file; make one with acezero map and the true poses.")
     scene_map = SceneMap.load(map_file, settings.device)
+    if scene_map.head.count > 1:
+        raise InputError(f"--map {map_file}: is of several heads; make one without --heads.")
     with TemporaryDirectory(prefix="benchmark-") as temporary, RunLog("quiet") as log:
         folder = Path(temporary)
         images = resolve_images(str(place.queries.write_list(folder / "query.txt")), minimum=1)
@@ -107,7 +109,7 @@ def predicted_case(place: Place, map_file: Path, settings: Settings) -> PoseCase
     stems = [Path(name).stem for name in place.queries.stems]
     rows = [stems.index(name) for name in truth.names]
     features = [bank.features(part) for part in torch.tensor(rows).split(16)]
-    points = torch.cat([scene_map.scene_coordinates(part) for part in features])
+    points = torch.cat([scene_map.scene_coordinates(part)[0] for part in features])
     camera = bank.camera(place.queries.focal_px)
     pixels = cell_centres_px(*features[0].shape[-2:], bank.encoder.stride, device=points.device)
     pixels = undistort_pixels(pixels, camera, torch.tensor(scene_map.radial, device=points.device))

@@ -20,7 +20,7 @@ from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank, ReconstructionState, parallel
 from acezero_gpu.reconstruction.plan import mapping_work
-from acezero_gpu.reconstruction.rounds import Loop, adjusted
+from acezero_gpu.reconstruction.rounds import Loop, adjusted, heads_for
 from acezero_gpu.reconstruction.state import posed_state, to_posed_views
 from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.progress import expect
@@ -42,6 +42,7 @@ def map_(
     pose_refinement: opt.PoseRefinementName = None,
     pose_refinement_wait: opt.PoseRefinementWait = None,
     refine_joint: opt.MapRefineJoint = None,
+    heads: opt.Heads = None,
     focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
     device: opt.Device = "auto",
@@ -66,6 +67,7 @@ def map_(
         "loop.training.poses.name": pose_refinement,
         "loop.training.poses.wait": pose_refinement_wait,
         "loop.joint.when": refine_joint,
+        "loop.final_heads": heads,
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_, command_defaults=MAP_DEFAULTS)
@@ -111,13 +113,15 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
     config = run.settings.config
     loop = config.loop
     frames = state.registered.nonzero()[:, 0]
-    expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames)))
+    heads = heads_for(len(frames), loop.final_heads, run.log.line)
+    expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames), heads))
     with run.timer.stage("buffer"):
         parallel.fill_buffer(bank, frames.cpu())
     moves = guessed or loop.training.poses.name != "none"
     refines_focal = moves and not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
     training = replace(
         loop.training,
+        heads=heads,
         schedule=loop.final_schedule,
         calibration=replace(loop.training.calibration, refine=refines_focal),
     ).scaled(bank.pixel_scale)

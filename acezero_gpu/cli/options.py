@@ -134,6 +134,16 @@ MapRefineJoint = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+Heads = Annotated[
+    int | None,
+    typer.Option(
+        "--heads",
+        min=1,
+        help="Heads of the map, each for a part of a scene that is too large for one; 16 images each at least.",
+        show_default="1",
+        rich_help_panel=PICTURES,
+    ),
+]
 RefineJointWhen = Annotated[
     RefineJoint | None,
     typer.Option(

@@ -61,6 +61,7 @@ def reconstruct(
     out: opt.Out,
     focal_px: opt.FocalPx = None,
     fix_focal: opt.FixFocal = False,
+    heads: opt.Heads = None,
     depth: opt.Depth = None,
     poses: opt.StartPoses = None,
     fix_poses: opt.FixPoses = False,
@@ -93,6 +94,7 @@ def reconstruct(
         "bank.memory_budget_bytes": memory_bytes(memory_budget, "--memory-budget"),
         "loop.joint.when": refine_joint,
         "loop.fix_focal": fix_focal or None,
+        "loop.final_heads": heads,
     }
     settings = resolve_settings(device, preset, config, flags, set_)
     frames = frame_selection(fps, every, min_sharpness, max_frames)

@@ -73,7 +73,7 @@ def register_folder(
     image_set = bank.images.image_set
     focal = focal_px or scene_map.focal_px(float(min(image_set.width, image_set.height)))
     config = settings.config.loop.registration
-    expect("", [registration_work(bank)])
+    expect("", [registration_work(bank, scene_map.head.count)])
     with run.timer.stage("registration"):
         found = parallel.register(
             bank,

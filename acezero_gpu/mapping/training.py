@@ -17,8 +17,9 @@ from acezero_gpu.mapping.pose_refinement import make_pose_table
 from acezero_gpu.mapping.schedule import LearningRateSchedule
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
 from acezero_gpu.mapping.training_step import TrainingStep
-from acezero_gpu.network import Head
-from acezero_gpu.runtime import random_stream
+from acezero_gpu.mapping.view_clusters import view_clusters
+from acezero_gpu.network import Head, ensemble_of
+from acezero_gpu.runtime import InputError, random_stream
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
 
@@ -38,7 +39,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class MappingResult:
-    """A trained head with the refined poses (one per frame of the table) and camera."""
+    """A trained head or ensemble with the refined poses (one per frame of the table) and camera."""
 
     head: Head
     cam_from_world: Float[Tensor, "f 3 4"]
@@ -61,19 +62,21 @@ def train_map(
 ) -> MappingResult:
     """Minimises the reprojection loss of random patches over head, poses and focal length.
 
-    Starts from a copy of ``initial_head`` in place of a fresh head when given. Raises ``FloatingPointError`` when
-    the loss stops being finite: a map full of NaN would only fail later and less clearly. Several ``ranks`` share the
-    work of every step; each must be called with the same arguments, and gets the same result.
+    Starts from a copy of ``initial_head`` in place of a fresh head when one of as many heads as ``config`` says is
+    given. Raises ``FloatingPointError`` when the loss stops being finite: a map full of NaN would only fail later and
+    less clearly. Several ``ranks`` share the work of every step; each must be called with the same arguments, and
+    gets the same result.
     """
-    device = buffer.compute_device
-    channels = buffer.features.shape[-1]
-    centre = camera_centres(table.cam_from_world).mean(0)
-    with _initial_weights_from(generator):
-        head = (
-            Head(channels, config.head, centre).to(device)
-            if initial_head is None
-            else copy.deepcopy(initial_head)
+    if config.heads > 1 and config.poses.reestimates:
+        raise InputError(
+            "Poses are not re-estimated against several heads; use another pose refinement, or one head."
         )
+    device = buffer.compute_device
+    with _initial_weights_from(generator):
+        if initial_head is not None and initial_head.count == config.heads:
+            head = copy.deepcopy(initial_head)
+        else:
+            head = _fresh_head(buffer.features.shape[-1], table, config).to(device)
         poses = make_pose_table(table.cam_from_world, config.poses, table.fixed)
     head = head.train().requires_grad_(True)
     focal = FocalScale(table.camera)
@@ -89,6 +92,17 @@ def train_map(
             trainer.recent_inlier_share,
             tuple(trainer.log),
         )
+
+
+def _fresh_head(channels: int, table: FrameTable, config: TrainingConfig) -> Head:
+    """Around the middle of the cameras, those of its own cluster in an ensemble."""
+    centres = camera_centres(table.cam_from_world)
+    if config.heads == 1:
+        return Head(channels, config.head, centres.mean(0))
+    clusters = view_clusters(table.cam_from_world, config.heads)
+    return ensemble_of(
+        [Head(channels, config.head, centres[rows.to(centres.device)].mean(0)) for rows in clusters]
+    )
 
 
 @contextmanager
@@ -115,7 +129,7 @@ class _Trainer:
         self.progress = progress
         self.log: list[TrainingProgress] = []
         self.recent_inlier_share = 0.0
-        patches = len(step.table.frames) * step.buffer.patches_per_frame
+        patches = len(step.table.frames) * step.buffer.patches_per_frame // step.head.count
         self.schedule = LearningRateSchedule(self.config.schedule.bounded(patches, self.config.batch_size))
 
     def run(self) -> int:

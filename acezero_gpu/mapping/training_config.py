@@ -18,12 +18,14 @@ class TrainingConfig:
     """Everything that one mapping round depends on."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
+    heads: int = 1
+    """Heads that are trained together as an ensemble, each on the patches of its own cluster of frames."""
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     poses: PoseRefinementConfig = field(default_factory=PoseRefinementConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     batch_size: int = 5120
-    """Patches per step."""
+    """Patches per step, of each head."""
     inlier_px: float = 10.0
     """Reprojection error below which a patch counts for the early cool-down, at a shortest side of 480 pixels;
     scaled with the resolution."""

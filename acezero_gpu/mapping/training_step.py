@@ -9,6 +9,7 @@ from acezero_gpu.mapping.feature_buffer import FeatureBuffer, PatchBatch
 from acezero_gpu.mapping.losses import patch_loss, soft_clamp_at
 from acezero_gpu.mapping.pose_refinement import PoseTable
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
+from acezero_gpu.mapping.view_clusters import view_clusters
 from acezero_gpu.network import Head
 from acezero_gpu.runtime import autocast, chunk_ranges, halving
 from acezero_gpu.runtime.distributed import ALONE, Ranks
@@ -19,6 +20,9 @@ class TrainingStep:
 
     With several ``ranks`` all draw the same batch, each works on its share, and the gradients are added up: the step
     is that of one process. All ranks start from what rank 0 has, and hold the same bits ever after.
+
+    The heads of an ensemble each draw a batch from their own frames and are trained as if each was alone; poses and
+    focal length are common to all.
     """
 
     def __init__(
@@ -37,6 +41,9 @@ class TrainingStep:
         self.generator, self.ranks = generator, ranks
         device = buffer.compute_device
         self.frames = table.frames.to(generator.device)
+        self.frames_of_head = [
+            self.frames[rows.to(generator.device)] for rows in view_clusters(table.cam_from_world, head.count)
+        ]
         # Position of an image in the table, for per-frame look-ups.
         self.row_of_image = torch.zeros(int(table.frames.max()) + 1, dtype=torch.long, device=device)
         self.row_of_image[table.frames.to(device)] = torch.arange(len(table.frames), device=device)
@@ -64,31 +71,39 @@ class TrainingStep:
         return loss, inliers
 
     def predict(self, features: Tensor) -> Tensor:
-        """World points of these features by the map as it is now."""
+        """World points of these features by the map as it is now; each head of an ensemble gets one of equal parts."""
         lowered = self.config.mixed_precision and features.device.type == "cuda"
+        features = features if lowered else features.float()
         with autocast(features.device, lowered):
-            return self.head(features if lowered else features.float())
+            if self.head.count == 1:
+                return self.head(features)
+            return self.head(features.unflatten(0, (self.head.count, -1))).flatten(0, 1)
 
     def _gradient(self, moving: bool, soft_clamp_px: float) -> tuple[Tensor, Tensor]:
         """Of this rank's share of the batch, left in the parameters; its part of the mean loss and inlier share.
 
         Where memory runs out, the gradients of smaller pieces are added up: the step stays the same.
         """
-        drawn = self.buffer.draw(self.frames, self.config.batch_size, self.generator)
-        mine = self.ranks.part(self.config.batch_size)
-        frames, slots = (index[mine] for index in drawn)
+        size = self.config.batch_size
+        drawn = [self.buffer.draw(frames, size, self.generator) for frames in self.frames_of_head]
+        mine = self.ranks.part(size)
+        frames, slots = (torch.stack(index)[:, mine] for index in zip(*drawn, strict=True))
 
         def attempt(size: int) -> tuple[Tensor, Tensor]:
             for parameter in self.learnt:
                 parameter.grad = None
             pieces = [
-                self._backward(self.buffer.patches(frames[piece], slots[piece]), moving, soft_clamp_px)
-                for piece in chunk_ranges(len(frames), size)
+                self._backward(
+                    self.buffer.patches(frames[:, piece].flatten(), slots[:, piece].flatten()),
+                    moving,
+                    soft_clamp_px,
+                )
+                for piece in chunk_ranges(frames.shape[1], size)
             ]
             losses, inliers = zip(*pieces, strict=True)
             return (losses[0], inliers[0]) if len(pieces) == 1 else (sum(losses), sum(inliers))
 
-        return halving("mapping", len(frames), attempt)
+        return halving("mapping", frames.shape[1], attempt)
 
     def _backward(self, batch: PatchBatch, moving: bool, soft_clamp_px: float) -> tuple[Tensor, Tensor]:
         """Adds to the gradients what some patches of the batch have to say."""
@@ -116,7 +131,8 @@ class TrainingStep:
         loss = result.loss.sum() / config.batch_size
         self.scaler.scale(loss).backward()
         inlier = (result.error_px < config.inlier_px) & result.valid
-        return loss.detach(), inlier.sum() / config.batch_size
+        heads = self.head.count
+        return loss.detach() / heads, inlier.sum() / (heads * config.batch_size)
 
     def _target_depth(self, batch: PatchBatch, rows: Tensor) -> Tensor | None:
         targets = self.table.depth_targets

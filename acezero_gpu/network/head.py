@@ -1,6 +1,7 @@
-"""The per-scene head: features of a cell → scene coordinates."""
+"""The per-scene head: features of a cell → scene coordinates. Several heads may be one module, as an ensemble."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,12 @@ class Head(nn.Module):
 
     ``h = softplus(w)`` with a bias and sharpness such that ``w = 0`` gives 1, kept within [1/4, 100]: the
     network reaches near and far points without large weights.
+
+    ``ensemble_of`` makes one module of several heads: all its weights have a leading dimension, and so have its
+    features and scene coordinates.
     """
+
+    centre: Float[Tensor, "*heads 3"]
 
     def __init__(self, channels: int, config: HeadConfig, centre: Float[Tensor, "3"]) -> None:
         super().__init__()
@@ -45,16 +51,32 @@ class Head(nn.Module):
         self.register_buffer("centre", centre.detach().clone().float())
         self._sharpness = math.log(2.0) / (1.0 - MIN_DIVISOR)
 
-    def forward(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "n 3"]:
-        x = self.input_skip(features) + _apply(self.first, features)
+    @property
+    def count(self) -> int:
+        """How many heads this is."""
+        return len(self.output.weight) if self._is_ensemble else 1
+
+    @property
+    def _is_ensemble(self) -> bool:
+        return self.output.weight.dim() == 3
+
+    def forward(self, features: Float[Tensor, "*heads n c"]) -> Float[Tensor, "*heads n 3"]:
+        x = _linear(self.input_skip, features) + _apply(self.first, features)
         for block in self.blocks:
             x = x + _apply(block, x)
-        x = F.relu(self.hidden_1(x))
-        x = F.relu(self.hidden_2(x))
+        x = F.relu(_linear(self.hidden_1, x))
+        x = F.relu(_linear(self.hidden_2, x))
         # The division needs more digits than half precision has.
-        out = self.output(x).float()
-        divisor = (F.softplus(out[:, 3:], beta=self._sharpness) + MIN_DIVISOR).clamp(max=MAX_DIVISOR)
-        return out[:, :3] / divisor + self.centre
+        out = _linear(self.output, x).float()
+        divisor = (F.softplus(out[..., 3:], beta=self._sharpness) + MIN_DIVISOR).clamp(max=MAX_DIVISOR)
+        centre = self.centre[:, None] if self._is_ensemble else self.centre
+        return out[..., :3] / divisor + centre
+
+    def of_all(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "heads n 3"]:
+        """What each head makes of the same features."""
+        if self._is_ensemble:
+            return self(features.expand(self.count, -1, -1))
+        return self(features)[None]
 
 
 def _block(channels: int, width: int) -> nn.ModuleList:
@@ -63,8 +85,24 @@ def _block(channels: int, width: int) -> nn.ModuleList:
 
 def _apply(layers: nn.Module, x: Tensor) -> Tensor:
     for layer in layers.children():
-        x = F.relu(layer(x))
+        x = F.relu(_linear(layer, x))
     return x
+
+
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer, or the layers of an ensemble: as many products in one."""
+    if isinstance(layer, nn.Linear) and layer.weight.dim() == 3:
+        return torch.baddbmm(layer.bias[:, None], x, layer.weight.mT)
+    result: Tensor = layer(x)
+    return result
+
+
+def ensemble_of(heads: Sequence[Head]) -> Head:
+    """One module of several heads of one size, which each keep their weights; of one head itself."""
+    if len(heads) == 1:
+        return heads[0]
+    states = [head.state_dict() for head in heads]
+    return head_from_state({name: torch.stack([state[name] for state in states]) for name in states[0]})
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -73,10 +111,14 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def head_from_state(state: dict[str, Tensor]) -> Head:
-    """A head of the size that a saved state has."""
-    channels = state["first.0.weight"].shape[1]
-    width = state["first.0.weight"].shape[0]
+    """A head, or an ensemble, of the size that a saved state has."""
+    width, channels = state["first.0.weight"].shape[-2:]
     blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
     head = Head(channels, HeadConfig(width=width, blocks=blocks), torch.zeros(3))
+    leading = state["first.0.weight"].shape[:-2]
+    for module in head.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.detach().expand(*leading, *parameter.shape).clone()))
+    head.centre = head.centre.expand(*leading, 3).clone()
     head.load_state_dict({key: value.float() for key, value in state.items()})
     return head

@@ -22,6 +22,7 @@ class SceneMap:
     """Everything that registering a new image needs, beside the encoder itself."""
 
     head: Head
+    """One head, or an ensemble, each head of which knows a part of the scene."""
     encoder_identifier: str
     """Which encoder's features the head understands."""
     shortest_side_px: int
@@ -38,16 +39,17 @@ class SceneMap:
     @torch.no_grad()
     def scene_coordinates(
         self, features: Float[Tensor, "b c rows cols"], chunk_cells: int = 65536
-    ) -> Float[Tensor, "b cells 3"]:
-        """World point of every cell, row by row."""
+    ) -> Float[Tensor, "heads b cells 3"]:
+        """World point of every cell, row by row, by each of the map's heads."""
         batch = features.shape[0]
         flat = features.flatten(2).transpose(1, 2).flatten(0, 1)
         with autocast(features.device):
-            parts = [self.head(flat[part].float()) for part in chunk_ranges(len(flat), chunk_cells)]
-        return torch.cat(parts).unflatten(0, (batch, -1))
+            chunks = chunk_ranges(len(flat), max(1, chunk_cells // self.head.count))
+            parts = [self.head.of_all(flat[part].float()) for part in chunks]
+        return torch.cat(parts, dim=1).unflatten(1, (batch, -1))
 
     def save(self, path: Path) -> None:
-        """Half-precision weights (4.2 MB for a 512-wide head), written to a temporary name, then renamed."""
+        """Half-precision weights (4.2 MB for each 512-wide head), written to a temporary name, then renamed."""
         meta = {
             "format": FORMAT,
             "encoder": self.encoder_identifier,

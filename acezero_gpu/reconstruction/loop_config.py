@@ -18,7 +18,7 @@ class LoopConfig:
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     joint: JointRefinementConfig = field(default_factory=JointRefinementConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """What all rounds share; the three schedules and pose refinements below replace its own."""
+    """What all rounds share; the three schedules, pose refinements and ``final_heads`` below replace its own."""
     seed_schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(iterations=10000))
     """Rounds that map a seed's few images, if any do; their poses and the focal length stay fixed."""
     growth_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -27,6 +27,9 @@ class LoopConfig:
         default_factory=lambda: ScheduleConfig(name="circle", lr_max=0.005)
     )
     """The last round, with a fresh head and the loss ``dyntanh``."""
+    final_heads: int = 1
+    """Heads of the last round's map, each of which learns a part of the scene; a map of one place needs one only. No
+    more than there are 16 images for each."""
     final_pose_wait: int = 5000
     """Steps of the last round before poses move."""
     grow_first: bool = True

@@ -3,7 +3,7 @@
 The costs were measured on one core of a 2.6 GHz x86 server; a run corrects them by its own pace as it goes on.
 """
 
-from acezero_gpu.mapping import ScheduleConfig, TrainingConfig
+from acezero_gpu.mapping import ScheduleConfig, TrainingConfig, most_heads
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.state import StepName
@@ -20,20 +20,20 @@ GROWTH_ROUNDS_WITHOUT_ADJUSTMENT = 3
 
 
 def mapping_work(
-    bank: ImageBank, training: TrainingConfig, schedule: ScheduleConfig, images: int
+    bank: ImageBank, training: TrainingConfig, schedule: ScheduleConfig, images: int, heads: int = 1
 ) -> list[Work]:
     """Training patches of so many images, and a map of them."""
     patches = images * bank.buffer.passes * bank.buffer.per_pass
-    steps = schedule.bounded(patches, training.batch_size).iterations
+    steps = schedule.bounded(patches // heads, training.batch_size).iterations
     megapixels = bank.height * bank.width / 1e6
     buffer = Work("buffer", ENCODE_S * megapixels * images * bank.buffer.passes, "images")
-    step_s = PATCH_STEP_S * training.batch_size * training.head.width**2
+    step_s = PATCH_STEP_S * heads * training.batch_size * training.head.width**2
     return [buffer, Work("mapping", step_s * steps, "steps")]
 
 
-def registration_work(bank: ImageBank) -> Work:
-    """Registering all images."""
-    return Work("registration", REGISTER_S * bank.height * bank.width / 1e6 * len(bank), "images")
+def registration_work(bank: ImageBank, heads: int = 1) -> Work:
+    """Registering all images in a map of so many heads."""
+    return Work("registration", REGISTER_S * heads * bank.height * bank.width / 1e6 * len(bank), "images")
 
 
 def expected_work(
@@ -48,8 +48,9 @@ def expected_work(
     adjusts = config.joint.when != "off"
     adjustment = [Work("adjustment", ADJUSTMENT_S * count)] if adjusts else []
     if part == "final":
-        mapped = mapping_work(bank, config.training, config.final_schedule, placed)
-        return [*mapped, registration_work(bank)]
+        heads = min(config.final_heads, most_heads(placed))
+        mapped = mapping_work(bank, config.training, config.final_schedule, placed, heads)
+        return [*mapped, registration_work(bank, heads)]
     final = expected_work(bank, config, "final", placed=count)
     mapped = mapping_work(bank, config.training, config.growth_schedule, placed)
     growth = [*mapped, registration_work(bank), *adjustment]

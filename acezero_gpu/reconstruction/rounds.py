@@ -17,6 +17,7 @@ from acezero_gpu.mapping import (
     PoseRefinementConfig,
     ScheduleConfig,
     TrainingProgress,
+    most_heads,
 )
 from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction import parallel
@@ -50,6 +51,7 @@ class Round:
     poses: PoseRefinementConfig
     refine_focal: bool
     loss_name: LossName
+    heads: int = 1
 
 
 class Loop:
@@ -94,6 +96,7 @@ class Loop:
         training = self.config.training
         training = replace(
             training,
+            heads=heads_for(len(frames), round_.heads, self.log),
             schedule=round_.schedule,
             poses=round_.poses,
             calibration=replace(training.calibration, refine=round_.refine_focal),
@@ -207,6 +210,13 @@ class Loop:
         return self.given.into_views(views, views.cam_from_world.dtype)
 
 
+def heads_for(frames: int, wanted: int, log: Callable[[str], None]) -> int:
+    """As many heads as are wanted, or as so many frames can teach."""
+    if wanted > most_heads(frames):
+        log(f"{frames} images are too few for {wanted} heads: {most_heads(frames)} trained")
+    return min(wanted, most_heads(frames))
+
+
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:
     """A growth or final round; what an adjustment has just fitted to the keypoints is not refined again by the map."""
     final = name == "final"
@@ -219,6 +229,7 @@ def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: boo
         PoseRefinementConfig(name="none") if held else poses,
         not (held or config.fix_focal),
         "dyntanh" if final else config.training.loss.name,
+        config.final_heads if final else 1,
     )
 
 

@@ -33,12 +33,16 @@ def cell_agreement(
 ) -> CellAgreement:
     """Reprojection errors of all cells, in pixels of the image that the features were made from.
 
-    ``camera`` is that image's; cell centres are freed of the map's lens distortion first, as in registration.
+    ``camera`` is that image's; cell centres are freed of the map's lens distortion first, as in registration. Of an
+    ensemble, each image is looked at by the head with the least median error.
     """
     rows, columns = features.shape[-2:]
     cells = cell_centres_px(rows, columns, stride, device=features.device)
     centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=features.device))
     points = scene_map.scene_coordinates(features).float()
-    seen = reproject(points, cam_from_world, camera)
-    error_px = (seen.pixels - centres).norm(dim=-1)
-    return CellAgreement(points, torch.where(seen.depth > 0, error_px, torch.inf), seen.depth)
+    seen = reproject(points, cam_from_world.expand(len(points), -1, -1, -1), camera)
+    error_px = torch.where(seen.depth > 0, (seen.pixels - centres).norm(dim=-1), torch.inf)
+    # A head that gives no numbers is no head's better.
+    best = error_px.median(dim=-1).values.nan_to_num(torch.inf, torch.inf).argmin(0)
+    images = torch.arange(len(best), device=best.device)
+    return CellAgreement(points[best, images], error_px[best, images], seen.depth[best, images])

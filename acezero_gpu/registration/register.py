@@ -71,6 +71,8 @@ def register_images(
     ``radial`` are ``k1, k2`` of the lens (no distortion if not given). ``pixel_scale`` is the network image's
     shortest side over 480: thresholds in pixels are multiplied by it.
 
+    Each head of an ensemble is tried, with the same draws, and the pose of most inliers is taken.
+
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
     raises. Each of the ``ranks`` registers its share of the images, with the draws that it would have in one process.
     """
@@ -82,15 +84,18 @@ def register_images(
         features = features_of(images[mine[part]])
         rows, columns = features.shape[-2:]
         points = scene_map.scene_coordinates(features)
+        heads = len(points)
         pixels = cell_centres_px(rows, columns, stride, device=points.device)
         if radial is not None:
             pixels = undistort_pixels(pixels, camera, radial)
-        draws = streams.images(mine[part].to(points.device))
-        result = estimate_absolute_pose(points, pixels, camera, ransac, streams=draws)
+        draws = streams.images(mine[part].repeat(heads).to(points.device))
+        result = estimate_absolute_pose(points.flatten(0, 1), pixels, camera, ransac, streams=draws)
         report(min(len(images), part.stop * ranks.count), len(images), "images")
-        return matrix_from_se3(result.cam_from_world), result.inlier_count, rows * columns
+        counts, best = result.inlier_count.unflatten(0, (heads, -1)).max(0)
+        poses = matrix_from_se3(result.cam_from_world).unflatten(0, (heads, -1))
+        return poses[best, torch.arange(len(best), device=best.device)], counts, rows * columns
 
-    parts = in_chunks("registration", len(mine), config.batch, work)
+    parts = in_chunks("registration", len(mine), max(1, config.batch // scene_map.head.count), work)
     # A rank may have no image at all.
     poses = torch.cat([camera.focal_px.new_zeros(0, 3, 4), *(poses for poses, _, _ in parts)])
     counts = torch.cat([streams.seeds[:0], *(counts for _, counts, _ in parts)])

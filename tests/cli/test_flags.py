@@ -21,7 +21,7 @@ FLAGS = {
         *sorted(
             TRAINED
             | STRETCHES
-            | {"--memory-budget"}
+            | {"--memory-budget", "--heads"}
             | {"--depth", "--poses", "--fix-poses", "--seed-map", "--refine-joint", "--no-report", "--video"}
         ),
     ],
@@ -37,6 +37,7 @@ FLAGS = {
                 "--pose-refinement",
                 "--pose-refinement-wait",
                 "--refine-joint",
+                "--heads",
             }
         ),
     ],

@@ -27,9 +27,9 @@ class HalfRight(SceneMap):
 
     def scene_coordinates(
         self, features: Float[Tensor, "b c rows cols"], chunk_cells: int = 65536
-    ) -> Float[Tensor, "b cells 3"]:
+    ) -> Float[Tensor, "1 b cells 3"]:
         assert self.points is not None
-        return self.points.expand(len(features), -1, -1)
+        return self.points.expand(1, len(features), -1, -1)
 
 
 def wall(centres: Tensor, off_px: float) -> Tensor:

@@ -1,5 +1,6 @@
 """Mapping rounds on a world with exact truth: maps, poses and focal length that get better, and what stays."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -19,8 +20,13 @@ from acezero_gpu.mapping import (
     ScheduleConfig,
     TrainingConfig,
     train_map,
+    view_clusters,
 )
-from acezero_gpu.network import HeadConfig
+from acezero_gpu.mapping.calibration import FocalScale
+from acezero_gpu.mapping.pose_refinement import make_pose_table
+from acezero_gpu.mapping.training_step import TrainingStep
+from acezero_gpu.network import Head, HeadConfig, ensemble_of
+from acezero_gpu.runtime import InputError
 
 CONFIG = TrainingConfig(
     head=HeadConfig(width=48, blocks=0),
@@ -114,6 +120,56 @@ def test_a_round_goes_on_from_a_given_head_and_leaves_it_as_it_was(world):
     assert warm.log[0].loss < 0.3 * fresh.log[0].loss
     assert warm.inlier_share > 0.9
     assert all(torch.equal(value, before[name]) for name, value in first.head.state_dict().items())
+
+
+def test_the_heads_of_an_ensemble_learn_their_own_frames(world):
+    config = replace(CONFIG, heads=2)
+    result = train(world, config)
+    assert result.head.count == 2
+    assert result.inlier_share > 0.9
+    errors = (result.head.of_all(world.features) - world.points).norm(dim=-1).median(dim=1).values
+    assert (errors < 0.06).all()
+    clusters = view_clusters(world.cam_from_world, 2)
+    centres = camera_centres(world.cam_from_world)
+    for centre, rows in zip(result.head.centre, clusters, strict=True):
+        torch.testing.assert_close(centre, centres[rows.to(centres.device)].mean(0))
+
+
+def test_each_head_of_an_ensemble_takes_the_step_of_a_head_alone(world):
+    """Of the same weights and draws, on its own cluster of frames."""
+    clusters = view_clusters(world.cam_from_world, 2)
+    table = FrameTable(torch.arange(len(world)).to(world.points.device), world.cam_from_world, world.camera)
+    heads = [
+        Head(world.features.shape[1], CONFIG.head, torch.zeros(3)).to(world.points.device) for _ in clusters
+    ]
+
+    def stepped(config: TrainingConfig, frames: FrameTable, head: Head, draws: torch.Generator) -> Head:
+        poses = make_pose_table(frames.cam_from_world, config.poses)
+        head = copy.deepcopy(head)
+        TrainingStep(world.buffer(), frames, config, head, poses, FocalScale(frames.camera), draws)(
+            0, 0.0, 0.001
+        )
+        return head
+
+    def draws() -> torch.Generator:
+        return torch.Generator(device=world.points.device).manual_seed(4)
+
+    together = stepped(replace(CONFIG, heads=2), table, ensemble_of(heads), draws())
+    one_after_another = draws()
+    for row, (head, rows) in enumerate(zip(heads, clusters, strict=True)):
+        rows = rows.to(world.points.device)
+        own = FrameTable(table.frames[rows], table.cam_from_world[rows], world.camera)
+        alone = stepped(CONFIG, own, head, one_after_another)
+        for name, parameter in alone.named_parameters():
+            gradient = together.get_parameter(name).grad[row]
+            scale = float(parameter.grad.abs().max())
+            torch.testing.assert_close(gradient, parameter.grad, atol=1e-4 * scale, rtol=1e-3)
+            torch.testing.assert_close(together.get_parameter(name)[row], parameter, atol=5e-5, rtol=0)
+
+
+def test_poses_are_not_reestimated_against_several_heads(world):
+    with pytest.raises(InputError, match="several heads"):
+        train(world, replace(with_poses("lm"), heads=2))
 
 
 @pytest.mark.parametrize("name, lr", [("naive", 0.02), ("mlp", 0.002)])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from acezero_gpu.network import Head, HeadConfig, head_from_state, parameter_count
+from acezero_gpu.network import Head, HeadConfig, ensemble_of, head_from_state, parameter_count
 
 
 def constant_head(output: list[float], centre: torch.Tensor, device: torch.device) -> Head:
@@ -63,3 +63,60 @@ def test_a_head_is_rebuilt_from_its_numbers_alone(device, generator, channels, w
     assert again.config == head.config
     features = torch.randn(10, channels, generator=generator).to(device)
     torch.testing.assert_close(again(features), head(features), atol=0, rtol=0)
+
+
+def some_heads(generator: torch.Generator, count: int = 3) -> list[Head]:
+    heads = []
+    for row in range(count):
+        head = Head(12, HeadConfig(width=16, blocks=2), torch.full((3,), 10.0 * row))
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
+        heads.append(head)
+    return heads
+
+
+def test_an_ensemble_is_its_heads(device, generator):
+    heads = [head.to(device) for head in some_heads(generator)]
+    ensemble = ensemble_of(heads).to(device)
+    assert (ensemble.count, heads[0].count) == (3, 1)
+    own = torch.randn(3, 7, 12, generator=generator).to(device)
+    alone = torch.stack([head(row) for head, row in zip(heads, own, strict=True)])
+    torch.testing.assert_close(ensemble(own), alone, atol=1e-4, rtol=1e-4)
+    same = torch.stack([head(own[0]) for head in heads])
+    torch.testing.assert_close(ensemble.of_all(own[0]), same, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(heads[1].of_all(own[0])[0], same[1], atol=1e-5, rtol=1e-5)
+
+
+def test_each_head_of_an_ensemble_gets_the_gradient_of_a_head_alone(device, generator):
+    heads = [head.to(device) for head in some_heads(generator)]
+    ensemble = ensemble_of(heads).to(device)
+    features = torch.randn(3, 9, 12, generator=generator).to(device)
+    ensemble(features).square().sum().backward()
+    for row, head in enumerate(heads):
+        head(features[row]).square().sum().backward()
+        for (name, joint), (other, single) in zip(
+            ensemble.named_parameters(), head.named_parameters(), strict=True
+        ):
+            assert name == other
+            scale = float(single.grad.abs().max())
+            torch.testing.assert_close(joint.grad[row], single.grad, atol=1e-4 * scale, rtol=1e-3)
+
+
+def test_a_saved_ensemble_comes_back_and_takes_lowered_precision(device, generator):
+    ensemble = ensemble_of(some_heads(generator)).to(device)
+    again = head_from_state(ensemble.state_dict()).to(device)
+    assert again.count == 3
+    assert again.config == ensemble.config
+    features = torch.randn(5, 12, generator=generator).to(device)
+    torch.testing.assert_close(again.of_all(features), ensemble.of_all(features))
+    with torch.autocast(device.type, torch.bfloat16):
+        lowered = ensemble.of_all(features)
+    assert lowered.dtype == torch.float32
+    exact = ensemble.of_all(features)
+    assert (lowered - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_one_head_makes_no_ensemble(generator):
+    head = some_heads(generator, 1)[0]
+    assert ensemble_of([head]) is head

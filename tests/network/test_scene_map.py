@@ -57,7 +57,7 @@ def test_cells_come_row_by_row_whatever_the_chunks(device, generator):
     scene_map.head.to(device)
     features = torch.randn(2, 24, 3, 5, generator=generator).to(device)
     whole = scene_map.scene_coordinates(features)
-    assert whole.shape == (2, 15, 3)
+    assert whole.shape == (1, 2, 15, 3)
     torch.testing.assert_close(
         scene_map.scene_coordinates(features, chunk_cells=7), whole, atol=1e-3, rtol=1e-3
     )
@@ -65,7 +65,7 @@ def test_cells_come_row_by_row_whatever_the_chunks(device, generator):
         alone = scene_map.scene_coordinates(
             features[image : image + 1, :, row : row + 1, column : column + 1]
         )
-        torch.testing.assert_close(whole[image, 5 * row + column], alone[0, 0], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(whole[0, image, 5 * row + column], alone[0, 0, 0], atol=1e-3, rtol=1e-3)
 
 
 def wrong_files(tmp_path: Path) -> dict[str, Path]:

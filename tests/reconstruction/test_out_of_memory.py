@@ -85,7 +85,7 @@ class FirstChannels(SceneMap):
     def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
         if len(features) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return features[:, :3].flatten(2).transpose(1, 2)
+        return features[:, :3].flatten(2).transpose(1, 2)[None]
 
 
 def test_registration_in_smaller_batches_finds_the_same_poses() -> None:

@@ -109,12 +109,13 @@ def shared_work(ranks: Ranks) -> dict[str, Tensor]:
     parallel.fill_buffer(bank, frames)
     table = FrameTable(frames, torch.eye(3, 4).repeat(5, 1, 1), bank.camera(60.0))
     config = replace(
-        CONFIG, schedule=replace(CONFIG.schedule, iterations=4), poses=PoseRefinementConfig("none")
+        CONFIG, heads=2, schedule=replace(CONFIG.schedule, iterations=4), poses=PoseRefinementConfig("none")
     )
     first = parallel.train(bank, table, config, generator=torch.Generator().manual_seed(1))
     further = parallel.train(
         bank, table, config, generator=torch.Generator().manual_seed(2), initial_head=first.head
     )
+    assert further.head.count == 2
     scene_map = SceneMap(further.head, bank.encoder.identifier, 48, 1.0)
     found = parallel.register(
         bank,
@@ -136,7 +137,7 @@ class TrueMap(SceneMap):
     """Finds the scene coordinate of a cell in the first three channels of its feature."""
 
     def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
-        return features[:, :3].flatten(2).transpose(1, 2)
+        return features[:, :3].flatten(2).transpose(1, 2)[None]
 
 
 def registered(ranks: Ranks, seed: int = 0) -> dict[str, Tensor]:

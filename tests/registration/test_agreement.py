@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from acezero_gpu.geometry import PinholeCamera
-from acezero_gpu.network import Head, HeadConfig, SceneMap
+from acezero_gpu.geometry import PinholeCamera, cell_centres_px
+from acezero_gpu.network import Head, HeadConfig, SceneMap, ensemble_of
 from acezero_gpu.registration import cell_agreement
 
 ROWS, COLUMNS, STRIDE = 6, 8, 8
@@ -19,7 +19,7 @@ class GivenMap(SceneMap):
     """The scene coordinate of a cell is its feature."""
 
     def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
-        return features.flatten(2).transpose(1, 2)
+        return features.flatten(2).transpose(1, 2)[None]
 
 
 def test_errors_are_those_of_opencv() -> None:
@@ -55,3 +55,32 @@ def test_errors_are_those_of_opencv() -> None:
     assert math.isinf(error[5])
     others = np.arange(len(error)) != 5
     assert error[others] == pytest.approx(expected[others], abs=2e-2)
+
+
+class TwoHeads(SceneMap):
+    """The first head is off in every second image, the second in the others, and gives no numbers in the last."""
+
+    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
+        points = features.flatten(2).transpose(1, 2)
+        first, second = points.clone(), points.clone()
+        first[1::2] += 0.5
+        second[::2] += 0.5
+        second[-1] = math.nan
+        return torch.stack([first, second])
+
+
+def test_each_image_is_looked_at_by_the_head_that_fits_its_pose() -> None:
+    pose = torch.eye(3, 4).expand(4, -1, -1)
+    camera = PinholeCamera.centred(50.0, COLUMNS * STRIDE, ROWS * STRIDE)
+    rays = torch.cat(
+        [camera.normalised(cell_centres_px(ROWS, COLUMNS, STRIDE)), torch.ones(ROWS * COLUMNS, 1)], 1
+    )
+    features = (3.0 * rays).T.unflatten(1, (ROWS, COLUMNS)).expand(4, -1, -1, -1)
+    heads = [Head(3, HeadConfig(width=4), torch.zeros(3)) for _ in range(2)]
+    found = cell_agreement(
+        features, TwoHeads(ensemble_of(heads), "two", 48, 1.0), pose, camera, stride=STRIDE
+    )
+    assert (found.error_px[:3] < 1e-3).all()
+    assert found.error_px[3].isfinite().all(), "the head without numbers was taken"
+    assert found.points.shape == (4, ROWS * COLUMNS, 3)
+    torch.testing.assert_close(found.depth[:3], torch.full((3, ROWS * COLUMNS), 3.0))

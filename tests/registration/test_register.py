@@ -10,7 +10,7 @@ from reference.progress_listener import Heard
 from torch import Tensor
 
 from acezero_gpu.geometry import cell_centres_px, matrix_from_se3
-from acezero_gpu.network import Head, HeadConfig, SceneMap
+from acezero_gpu.network import Head, HeadConfig, SceneMap, ensemble_of
 from acezero_gpu.registration import Registration, RegistrationConfig, register_images
 from acezero_gpu.runtime.progress import listening
 
@@ -23,7 +23,17 @@ class TrueMap(SceneMap):
     """Finds the scene coordinate of a cell in the first three channels of its feature."""
 
     def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
-        return features[:, :3].flatten(2).transpose(1, 2)
+        return features[:, :3].flatten(2).transpose(1, 2)[None]
+
+
+class TwoHeads(SceneMap):
+    """The first head knows images with a positive fourth channel, the second the others; NaN where one knows not."""
+
+    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
+        points = features[:, :3].flatten(2).transpose(1, 2)
+        first = features[:, 3].flatten(1)[:, :1, None] > 0
+        nowhere = torch.full_like(points, math.nan)
+        return torch.stack([torch.where(first, points, nowhere), torch.where(first, nowhere, points)])
 
 
 def true_map() -> TrueMap:
@@ -89,6 +99,18 @@ def test_batches_do_not_matter(device):
     whole, split = (register(scene, features, RegistrationConfig(batch=batch)) for batch in (16, 2))
     torch.testing.assert_close(split.cam_from_world, whole.cam_from_world, atol=1e-4, rtol=0)
     assert torch.equal(split.inlier_count, whole.inlier_count)
+
+
+def test_each_image_has_the_pose_of_the_head_that_knows_it(device):
+    scene, features = scene_of(5, device, noise_px=0.5, outliers=0.4)
+    knows = torch.tensor([1.0, -1.0, -1.0, 1.0, -1.0], device=device)[:, None, None, None]
+    marked = torch.cat([features, knows.expand(-1, 1, ROWS, COLUMNS)], dim=1)
+    heads = [Head(4, HeadConfig(width=4), torch.zeros(3)) for _ in range(2)]
+    ensemble = TwoHeads(ensemble_of(heads), "two", 480, 1.0)
+    alone, found = register(scene, features), register(scene, marked, scene_map=ensemble)
+    torch.testing.assert_close(found.cam_from_world, alone.cam_from_world, atol=1e-5, rtol=0)
+    assert torch.equal(found.inlier_count, alone.inlier_count)
+    assert found.cells == CELLS
 
 
 def test_thresholds_scale_with_the_resolution(device):
