@@ -26,6 +26,7 @@ app.command()(image_commands.pose_refinement)
 app.command()(part_commands.solver)
 app.command()(part_commands.adjustment)
 app.command()(part_commands.encoder)
+app.command()(part_commands.throughput)
 
 
 @app.command()

@@ -42,7 +42,7 @@ Solvers = Annotated[
 Parts = Annotated[str, typer.Option("--parts", help="Of cases, p3p, batching, throughput, memory.")]
 Frames = Annotated[int, typer.Option("--frames", min=1, help="Frames of each synthetic case.")]
 MapSteps = Annotated[int, typer.Option("--map-steps", min=20, help="Steps of the map to start from.")]
-Steps = Annotated[int, typer.Option("--steps", min=20, help="Training steps of each refinement.")]
+Steps = Annotated[int, typer.Option("--steps", min=20, help="Training steps.")]
 MostImages = Annotated[
     int, typer.Option("--images", min=3, help="Images of a larger set, evenly spread, that are taken.")
 ]

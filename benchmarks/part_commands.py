@@ -19,6 +19,7 @@ from benchmarks.workloads.encoder_growth import measure_growth
 from benchmarks.workloads.reconstruction import Repeats
 from benchmarks.workloads.relocalisation import read_place
 from benchmarks.workloads.solver import chosen_parts, measure_solver
+from benchmarks.workloads.throughput import measure_throughput
 
 
 def solver(
@@ -79,6 +80,34 @@ def adjustment(
     if "scaling" in wanted and data is not None:
         use_threads(threads)
         adjustment_workload.measure_scaling(read_set(data / set_name), counts, settings, record)
+    end(record, True)
+
+
+def throughput(
+    data: bench.Data,
+    set_name: bench.SetName = "redkitchen",
+    steps: bench.Steps = 25_000,
+    images: bench.MostImages = 1000,
+    out: bench.Out = None,
+    repeat: bench.Repeat = 3,
+    device: opt.Device = "auto",
+    preset: opt.Preset = "auto",
+    set_: opt.Set = None,
+    seed: opt.Seed = None,
+    threads: bench.Threads = None,
+    commit: bench.Commit = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Mapping steps, and images registered, in a second."""
+    use_threads(threads)
+    settings = resolve_settings(device, preset, None, {"seed": seed}, set_)
+    mapping, everything = read_mapping_set(data / set_name), read_set(data / set_name)
+    arguments = ["--data", "DATA", "--set-name", set_name, "--steps", str(steps), "--images", str(images)]
+    record = make_plan("throughput", settings, Repeats(repeat), out, set_, commit, overwrite).record(
+        arguments
+    )
+    warm_up(settings.device)
+    measure_throughput(mapping, everything, steps, images, settings, repeat, record)
     end(record, True)
 
 

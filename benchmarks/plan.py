@@ -18,6 +18,7 @@ from benchmarks.records import Record
 from benchmarks.solver_tables import solver_table
 from benchmarks.systems import chosen_systems, settings_of
 from benchmarks.tables import TABLES as IMAGE_TABLES
+from benchmarks.throughput_table import throughput_table
 from benchmarks.timing import environment, warm_up
 from benchmarks.workloads.reconstruction import Repeats, compare
 
@@ -29,6 +30,7 @@ TABLES = {
     "pose-refinement": pose_refinement_table,
     "encoder": encoder_table,
     "pipeline": pipeline_table,
+    "throughput": throughput_table,
 }
 
 

@@ -39,6 +39,11 @@ def warm_up(device: torch.device) -> None:
     torch.linalg.svd(x @ x)
     torch.linalg.solve(x + 64 * torch.eye(64, device=device), x)
     torch.nn.functional.conv2d(x[None, None], x[None, None, :3, :3])
+    wait(device)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -8,6 +8,7 @@ import torch
 
 from acezero_gpu.adjustment import BundleAdjustmentConfig, BundleProblem, bundle_adjust
 from acezero_gpu.geometry import PinholeCamera
+from benchmarks.timing import wait
 
 LOSSES = {"squared": "TRIVIAL", "huber": "HUBER", "cauchy": "CAUCHY"}
 """Our names and pycolmap's; both give half the loss of the squared error."""
@@ -35,10 +36,10 @@ class Adjusted:
 def adjust_ours(problem: BundleProblem, config: BundleAdjustmentConfig, device: torch.device) -> Adjusted:
     """With the problem on the device before the clock runs."""
     there = on_device(problem, device)
-    _wait(device)
+    wait(device)
     start, cpu = time.perf_counter(), time.process_time()
     result = bundle_adjust(there, config)
-    _wait(device)
+    wait(device)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return Adjusted(
         result.cost_final,
@@ -117,8 +118,3 @@ def _reconstruction(problem: BundleProblem, model: str) -> pycolmap.Reconstructi
     for point, track in zip(problem.points.numpy(), tracks, strict=True):
         reconstruction.add_point3D(point, track)
     return reconstruction
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

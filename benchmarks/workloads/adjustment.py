@@ -26,7 +26,7 @@ from benchmarks.image_sets import TruthSet
 from benchmarks.metrics import Figures
 from benchmarks.records import Record
 from benchmarks.systems.bundle_adjusters import Adjusted, adjust_ours, adjust_pycolmap
-from benchmarks.timing import Stages
+from benchmarks.timing import Stages, wait
 from benchmarks.workloads.pose_refinement import thinned
 
 PARTS = ("bundle", "scaling")
@@ -183,14 +183,14 @@ def scaling_row(truth_set: TruthSet, settings: Settings) -> Figures:
     config = settings.config.loop.joint
     with stages("keypoints"):
         bank.keypoints(everyone)
-        _wait(bank.device)
+        wait(bank.device)
     with stages("retrieval"):
         bank.similarity()
-        _wait(bank.device)
+        wait(bank.device)
     matches = MatchStore(bank)
     with stages("matching"), cpu("matching"):
         matches.ensure(partner_pairs(bank, registered, config.partners))
-        _wait(bank.device)
+        wait(bank.device)
     with stages("adjustment"), cpu("adjustment"):
         result = adjust_registered(
             bank,
@@ -207,7 +207,7 @@ def scaling_row(truth_set: TruthSet, settings: Settings) -> Figures:
             refine_focal=True,
             generator=random_stream(settings.config.seed, "growth"),
         ).joint
-        _wait(bank.device)
+        wait(bank.device)
     found, true = camera_centres(result.cam_from_world), camera_centres(truth)
     error = (fit_similarity(found, true).apply(found) - true).norm(dim=-1).median()
     return {
@@ -235,8 +235,3 @@ def image_bank(truth_set: TruthSet, settings: Settings) -> ImageBank:
     loaded = load_grey(images, config.bank.shortest_side_px)
     of_keypoints = loaded if side == config.bank.shortest_side_px else load_grey(images, side)
     return ImageBank(loaded, of_keypoints, encoder, config.bank, settings.device, config.seed)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -29,6 +29,7 @@ from acezero_gpu.network import make_encoder
 from acezero_gpu.runtime import InputError
 from benchmarks.image_sets import TruthSet
 from benchmarks.records import Record
+from benchmarks.timing import wait
 
 SIZE = (480, 640)
 """Images of the speed part."""
@@ -58,8 +59,7 @@ def measure_speed(names: Sequence[str], device: torch.device, repeat: int, recor
             start = time.perf_counter()
             with torch.no_grad():
                 encoder(image)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait(device)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     for name, encoder in encoders.items():

@@ -19,7 +19,7 @@ from acezero_gpu.network import SceneMap, parameter_count
 from benchmarks.image_sets import TruthSet
 from benchmarks.metrics import Figures
 from benchmarks.records import Record
-from benchmarks.timing import warm_up
+from benchmarks.timing import wait, warm_up
 from benchmarks.workloads.adjustment import growth_exponent
 from benchmarks.workloads.pose_refinement import thinned
 from benchmarks.workloads.reconstruction import measure
@@ -94,19 +94,21 @@ def run_job(job: Job) -> Figures:
 
 
 def mapping_figures(run: Path, seconds: float, settings: Settings) -> Figures:
-    """Operations of the head's training per second, and their share of what one large matrix product reaches.
-
-    Six operations per weight and patch: a product and a sum, forwards, and twice that backwards.
-    """
+    """Operations of the head's training per second, and what one large matrix product reaches."""
     rounds = read_history(RunFolder(run).history).rounds
     steps = sum(round_.training[-1].iteration for round_ in rounds if round_.training)
     weights = max(_weights_of(path) for path in run.glob("map_*.safetensors"))
-    operations = 6.0 * weights * settings.config.loop.training.batch_size * steps
+    operations = training_operations(weights, settings.config.loop.training.batch_size, steps)
     return {
         "mapping_steps": steps,
         "mapping_gflops": round(operations / seconds / 1e9, 1),
         "product_gflops": round(product_gflops(settings.device), 1),
     }
+
+
+def training_operations(weights: int, batch_size: int, steps: int) -> float:
+    """Six per weight and patch: a product and a sum, forwards, and twice that backwards."""
+    return 6.0 * weights * batch_size * steps
 
 
 def product_gflops(device: torch.device) -> float:
@@ -117,8 +119,7 @@ def product_gflops(device: torch.device) -> float:
     for _ in range(PRODUCT_REPEATS):
         start = time.perf_counter()
         a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         seconds.append(time.perf_counter() - start)
     return 2 * PRODUCT_SIZE**3 / min(seconds) / 1e9
 
