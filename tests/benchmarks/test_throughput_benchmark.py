@@ -44,8 +44,8 @@ def test_steps_and_images_are_counted_with_what_came_of_them(measured: Path) -> 
     assert "## Mapping" in table and "## Registration" in table
 
 
-def weights(channels: int = 256, width: int = 64) -> int:
-    """Of the tiny head: an input skip, six layers, four outputs."""
+def weights(channels: int = 384, width: int = 64) -> int:
+    """Of the tiny head on features of dense-sift: an input skip, six layers, four outputs."""
     return 2 * (channels * width + width) + 7 * (width * width + width) + 4 * width + 4
 
 
