@@ -64,8 +64,8 @@ class Head(nn.Module):
         x = _linear(self.input_skip, features) + _apply(self.first, features)
         for block in self.blocks:
             x = x + _apply(block, x)
-        x = F.relu(_linear(self.hidden_1, x))
-        x = F.relu(_linear(self.hidden_2, x))
+        x = F.relu(_linear(self.hidden_1, x), inplace=True)
+        x = F.relu(_linear(self.hidden_2, x), inplace=True)
         # The division needs more digits than half precision has.
         out = _linear(self.output, x).float()
         divisor = (F.softplus(out[..., 3:], beta=self._sharpness) + MIN_DIVISOR).clamp(max=MAX_DIVISOR)
@@ -85,7 +85,7 @@ def _block(channels: int, width: int) -> nn.ModuleList:
 
 def _apply(layers: nn.Module, x: Tensor) -> Tensor:
     for layer in layers.children():
-        x = F.relu(_linear(layer, x))
+        x = F.relu(_linear(layer, x), inplace=True)
     return x
 
 
