@@ -14,6 +14,7 @@ from acezero_gpu.mapping.calibration import FocalScale
 from acezero_gpu.mapping.feature_buffer import FeatureBuffer
 from acezero_gpu.mapping.pose_reestimation import reestimate_against_map
 from acezero_gpu.mapping.pose_refinement import make_pose_table
+from acezero_gpu.mapping.scene_unit import scale_head_, scaled_table, scene_unit
 from acezero_gpu.mapping.schedule import LearningRateSchedule
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
 from acezero_gpu.mapping.training_step import TrainingStep
@@ -65,16 +66,19 @@ def train_map(
     Starts from a copy of ``initial_head`` in place of a fresh head when one of as many heads as ``config`` says is
     given. Raises ``FloatingPointError`` when the loss stops being finite: a map full of NaN would only fail later and
     less clearly. Several ``ranks`` share the work of every step; each must be called with the same arguments, and
-    gets the same result.
+    gets the same result. Poses in millimetres, say, are trained on in a unit that suits (``scene_unit``); what
+    comes back is in theirs.
     """
     if config.heads > 1 and config.poses.reestimates:
         raise InputError(
             "Poses are not re-estimated against several heads; use another pose refinement, or one head."
         )
     device = buffer.compute_device
+    given, unit = table.cam_from_world, scene_unit(table.cam_from_world)
+    table = table if unit == 1.0 else scaled_table(table, 1.0 / unit)
     with _initial_weights_from(generator):
         if initial_head is not None and initial_head.count == config.heads:
-            head = copy.deepcopy(initial_head)
+            head = scale_head_(copy.deepcopy(initial_head), 1.0 / unit)
         else:
             head = _fresh_head(buffer.features.shape[-1], table, config).to(device)
         poses = make_pose_table(table.cam_from_world, config.poses, table.fixed)
@@ -84,9 +88,12 @@ def train_map(
     trainer = _Trainer(step, generator, progress)
     iterations = trainer.run()
     with torch.no_grad():
+        found = poses().detach().clone()
+        still = (found == table.cam_from_world).flatten(1).all(1)
+        found[..., 3] *= unit
         return MappingResult(
-            head.eval().requires_grad_(False),
-            poses().detach().clone(),
+            scale_head_(head, unit).eval().requires_grad_(False),
+            torch.where(still[:, None, None], given, found),  # a pose that stays does so in all its digits
             PinholeCamera(focal().focal_px.detach(), table.camera.principal_point_px),
             iterations,
             trainer.recent_inlier_share,

@@ -1,6 +1,7 @@
 """What a mapping round depends on: its settings, its frames."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,6 +21,8 @@ class TrainingConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     heads: int = 1
     """Heads that are trained together as an ensemble, each on the patches of its own cluster of frames."""
+    optimiser: Literal["muon", "adamw"] = "muon"
+    """Of the head. ``muon``: its matrices by Muon, the rest by AdamW; ``adamw``: all of it by AdamW, as in ACE0."""
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     poses: PoseRefinementConfig = field(default_factory=PoseRefinementConfig)

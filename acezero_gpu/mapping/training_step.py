@@ -7,6 +7,7 @@ from acezero_gpu.geometry import undistort_pixels
 from acezero_gpu.mapping.calibration import FocalScale
 from acezero_gpu.mapping.feature_buffer import FeatureBuffer, PatchBatch
 from acezero_gpu.mapping.losses import patch_loss, soft_clamp_at
+from acezero_gpu.mapping.muon import Muon
 from acezero_gpu.mapping.pose_refinement import PoseTable
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
 from acezero_gpu.mapping.view_clusters import view_clusters
@@ -47,7 +48,7 @@ class TrainingStep:
         # Position of an image in the table, for per-frame look-ups.
         self.row_of_image = torch.zeros(int(table.frames.max()) + 1, dtype=torch.long, device=device)
         self.row_of_image[table.frames.to(device)] = torch.arange(len(table.frames), device=device)
-        self.head_optimiser = torch.optim.AdamW(head.parameters(), lr=config.schedule.lr_min, fused=True)
+        self.head_optimisers = head_optimisers(head, config)
         self.pose_optimiser = _optimiser(poses, config.poses.lr)
         self.focal_optimiser = _optimiser(focal, config.calibration.lr) if config.calibration.refine else None
         self.scaler = torch.amp.GradScaler(
@@ -58,13 +59,16 @@ class TrainingStep:
 
     def __call__(self, iteration: int, progress: float, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Step ``iteration`` at a share ``progress`` of the training; mean loss and inlier share, on the device."""
-        for group in self.head_optimiser.param_groups:
+        for group in (group for optimiser in self.head_optimisers for group in optimiser.param_groups):
             group["lr"] = learning_rate
         moving = self.config.poses.name != "none" and iteration >= self.config.poses.wait
         loss, inliers = self._gradient(moving, soft_clamp_at(self.config.loss, progress))
         self.ranks.all_reduce_sum([p.grad for p in self.learnt if p.grad is not None] + [loss, inliers])
-        self.scaler.step(self.head_optimiser)
-        for optimiser in (self.pose_optimiser if moving else None, self.focal_optimiser):
+        for optimiser in (
+            *self.head_optimisers,
+            self.pose_optimiser if moving else None,
+            self.focal_optimiser,
+        ):
             if optimiser is not None:
                 self.scaler.step(optimiser)
         self.scaler.update()
@@ -142,6 +146,20 @@ class TrainingStep:
         u = (batch.pixels[:, 0] * (targets.shape[2] / width)).long().clamp(0, targets.shape[2] - 1)
         v = (batch.pixels[:, 1] * (targets.shape[1] / height)).long().clamp(0, targets.shape[1] - 1)
         return targets[rows, v, u]
+
+
+def head_optimisers(head: Head, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """All of the head is stepped by one of them; the last layer, of four rows, is none of Muon's."""
+    lr = config.schedule.lr_min
+    if config.optimiser == "adamw":
+        return [torch.optim.AdamW(head.parameters(), lr=lr, fused=True)]
+    matrices = {
+        name: parameter
+        for name, parameter in head.named_parameters()
+        if name.endswith("weight") and not name.startswith("output")
+    }
+    rest = [parameter for name, parameter in head.named_parameters() if name not in matrices]
+    return [Muon(matrices.values(), lr), torch.optim.AdamW(rest, lr=lr, fused=True)]
 
 
 def _optimiser(module: torch.nn.Module, lr: float) -> torch.optim.AdamW | None:

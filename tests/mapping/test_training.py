@@ -91,6 +91,32 @@ def test_a_round_learns_the_world(world):
     assert not any(parameter.requires_grad for parameter in result.head.parameters())
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_world_in_millimetres_is_learnt_like_one_in_metres(world, heads):
+    small = world.in_unit(0.001)
+    result = train(small, replace(CONFIG, heads=heads))
+    assert result.inlier_share > 0.9
+    points = result.head.of_all(world.features)[0]
+    assert (points / 1000 - world.points).norm(dim=-1).median() < 0.06
+    assert torch.equal(result.cam_from_world, small.cam_from_world), "poses that stay must not be rounded"
+    again = replace(
+        CONFIG, heads=heads, schedule=ScheduleConfig(name="constant", iterations=20, lr_max=0.0005)
+    )
+    warm = train(small, again, initial_head=result.head)
+    assert warm.inlier_share > 0.9
+
+
+def test_disturbed_poses_in_millimetres_come_closer_too(world, generator):
+    small = world.in_unit(0.001)
+    start = world.disturbed_poses(generator)
+    start[..., 3] *= 1000
+    config = replace(with_poses("naive", lr=0.02), schedule=replace(CONFIG.schedule, iterations=600))
+    result = train(small, config, poses=start)
+    before, after = small.pose_errors(start), small.pose_errors(result.cam_from_world)
+    assert after[0] < 0.2 * before[0]
+    assert after[1] < 0.7 * before[1]
+
+
 def test_the_same_seed_gives_the_same_map(world):
     """Whatever was drawn elsewhere, and without a trace in PyTorch's own generator."""
     short = replace(CONFIG, schedule=replace(CONFIG.schedule, iterations=30, cooldown_iterations=5))

@@ -60,6 +60,12 @@ class World:
         angles = rotation_angle_deg(relative, true_relative)
         return float(angles.mean()), float((aligned - true_centres).norm(dim=-1).mean())
 
+    def in_unit(self, metres: float) -> "World":
+        """The same world by another measure, so that its numbers are so many times larger."""
+        poses = self.cam_from_world.clone()
+        poses[..., 3] /= metres
+        return replace(self, points=self.points / metres, cam_from_world=poses)
+
     def to(self, device: torch.device) -> "World":
         return replace(
             self,

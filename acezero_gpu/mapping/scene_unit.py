@@ -1,0 +1,59 @@
+"""The unit of a world: heads and losses are made for scenes of metres, given poses may be in any unit."""
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from acezero_gpu.geometry import camera_centres
+from acezero_gpu.mapping.training_config import FrameTable
+from acezero_gpu.network import Head
+
+DEPTH_PER_SPACING = 3.0
+"""Typical depth over the geometric mean of the cameras' extent and the distance of neighbours: within a factor of ten
+from a walk to a turntable."""
+USUAL_DEPTH = 3.0
+SANE_DEPTHS = (0.1, 150.0)
+"""A world whose typical depth lies within is trained as it is."""
+LOOKED_AT = 500
+"""Cameras, evenly spread, whose distance to all others is measured."""
+
+
+def scene_unit(cam_from_world: Float[Tensor, "f 3 4"]) -> float:
+    """How many units of the world stand for one that suits the training; 1 for any world of about human size.
+
+    Guessed from where the cameras stand, which tells the order of magnitude and no more. 1 also where they all stand in
+    one place.
+    """
+    centres = camera_centres(cam_from_world.detach().double())
+    rows = (
+        torch.linspace(0, len(centres) - 1, min(LOOKED_AT, len(centres)), device=centres.device)
+        .round()
+        .long()
+    )
+    apart = torch.cdist(centres[rows], centres)
+    extent = float(apart.max())
+    apart[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+    nearest = float(apart.min(dim=1).values.median())
+    if not (math.isfinite(extent * nearest) and extent * nearest > 0):
+        return 1.0
+    depth = DEPTH_PER_SPACING * math.sqrt(extent * nearest)
+    return 1.0 if SANE_DEPTHS[0] <= depth <= SANE_DEPTHS[1] else depth / USUAL_DEPTH
+
+
+def scaled_table(table: FrameTable, factor: float) -> FrameTable:
+    """The frames in a world that is so many times larger."""
+    poses, depths = table.cam_from_world.clone(), table.depth_targets
+    poses[..., 3] *= factor
+    return replace(table, cam_from_world=poses, depth_targets=None if depths is None else factor * depths)
+
+
+@torch.no_grad()
+def scale_head_(head: Head, factor: float) -> Head:
+    """Makes it predict the same points in a world that is so many times larger; the head itself is changed."""
+    head.output.weight[..., :3, :] *= factor
+    head.output.bias[..., :3] *= factor
+    head.centre *= factor
+    return head
