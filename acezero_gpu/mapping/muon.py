@@ -23,7 +23,7 @@ class Muon(torch.optim.Optimizer):
     """For matrices, and batches of them (the heads of an ensemble), which are stepped together by their size."""
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01
+        self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.01
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
