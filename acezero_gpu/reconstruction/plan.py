@@ -15,6 +15,8 @@ ENCODE_S, REGISTER_S = 0.6, 0.2
 """Per million pixels of the network image, and pass or registration."""
 PATCH_STEP_S = 3.4e-10
 """Per patch of a training step and weight of one layer of the head."""
+MUON_STEP_S = 2e-9
+"""Per cube of the head's width, once a step: Muon's products."""
 GROWTH_ROUNDS_WITHOUT_ADJUSTMENT = 3
 """Rounds that a map alone typically needs; with keypoint adjustment after each round mostly none is needed."""
 
@@ -27,8 +29,10 @@ def mapping_work(
     steps = schedule.bounded(patches // heads, training.batch_size).iterations
     megapixels = bank.height * bank.width / 1e6
     buffer = Work("buffer", ENCODE_S * megapixels * images * bank.buffer.passes, "images")
-    step_s = PATCH_STEP_S * heads * training.batch_size * training.head.width**2
-    return [buffer, Work("mapping", step_s * steps, "steps")]
+    width = training.head.width
+    step_s = PATCH_STEP_S * training.batch_size * width**2
+    step_s += MUON_STEP_S * width**3 if training.optimiser == "muon" else 0.0
+    return [buffer, Work("mapping", heads * step_s * steps, "steps")]
 
 
 def registration_work(bank: ImageBank, heads: int = 1) -> Work:
