@@ -18,10 +18,16 @@ class LossConfig:
     """What counts as an error and how it is bounded."""
 
     name: LossName = "tanh"
-    """``tanh``: ``w tanh(e / w)`` with a constant ``w``; ``dyntanh``: ``w`` shrinks from ``soft_clamp_px`` to
-    ``soft_clamp_min_px`` along a quarter circle; ``l1``: the error itself."""
+    """``tanh``: ``w tanh(e / w)`` with a constant ``w``; ``dyntanh``: ``w`` shrinks from ``wide_clamp_px`` to
+    ``soft_clamp_min_px``; ``l1``: the error itself."""
     soft_clamp_px: float = 50.0
-    """``w`` at the start, in pixels of the network image at a shortest side of 480; scaled with the resolution."""
+    """``w`` of ``tanh``, in pixels of the network image at a shortest side of 480; scaled with the resolution."""
+    wide_clamp_px: float = 300.0
+    """``w`` of ``dyntanh`` at the start. An error much larger than ``w`` has no gradient: in a wide scene most points
+    start hundreds of pixels away from where they belong."""
+    narrow_clamp_px: float = 25.0
+    """``w`` of ``dyntanh`` goes from the wide to this narrow one by equal factors, and is taken down to
+    ``soft_clamp_min_px`` along a quarter circle at the same time. Both 50: ACE0's."""
     soft_clamp_min_px: float = 1.0
     """``w`` of ``dyntanh`` at the end."""
     hard_clamp_px: float = 1000.0
@@ -47,11 +53,15 @@ class PatchLoss:
 
 
 def soft_clamp_at(config: LossConfig, progress: float) -> float:
-    """``w`` at a share of the training: ``(1 - s)(max) + min`` with ``s = 1 - sqrt(1 - t²)`` for ``dyntanh``."""
+    """``w`` at a share ``t`` of the training.
+
+    For ``dyntanh`` ``(1 - s) wide^(1 - t) narrow^t + min`` with ``s = 1 - sqrt(1 - t²)``.
+    """
     if config.name != "dyntanh":
         return config.soft_clamp_px
     shrink = 1.0 - math.sqrt(max(0.0, 1.0 - min(1.0, progress) ** 2))
-    return (1.0 - shrink) * config.soft_clamp_px + config.soft_clamp_min_px
+    bound = config.wide_clamp_px ** (1.0 - progress) * config.narrow_clamp_px**progress
+    return (1.0 - shrink) * bound + config.soft_clamp_min_px
 
 
 def patch_loss(

@@ -42,6 +42,8 @@ class TrainingConfig:
         loss = replace(
             self.loss,
             soft_clamp_px=self.loss.soft_clamp_px * pixel_scale,
+            wide_clamp_px=self.loss.wide_clamp_px * pixel_scale,
+            narrow_clamp_px=self.loss.narrow_clamp_px * pixel_scale,
             soft_clamp_min_px=self.loss.soft_clamp_min_px * pixel_scale,
             hard_clamp_px=self.loss.hard_clamp_px * pixel_scale,
         )

@@ -82,8 +82,16 @@ def test_the_bounds_of_validity_are_the_configured_ones(device, change, valid):
     "progress, expected", [(0.0, 51.0), (0.6, 0.8 * 50 + 1), (0.8, 0.6 * 50 + 1), (1.0, 1.0)]
 )
 def test_the_clamp_of_dyntanh_shrinks_along_a_quarter_circle(progress, expected):
-    assert soft_clamp_at(LossConfig(name="dyntanh"), progress) == pytest.approx(expected)
+    original = LossConfig(name="dyntanh", wide_clamp_px=50.0, narrow_clamp_px=50.0)
+    assert soft_clamp_at(original, progress) == pytest.approx(expected)
     assert soft_clamp_at(LossConfig(name="tanh"), progress) == 50.0
+
+
+@pytest.mark.parametrize(
+    "progress, expected", [(0.0, 301.0), (0.6, 0.8 * 300**0.4 * 25**0.6 + 1), (1.0, 1.0)]
+)
+def test_the_clamp_of_dyntanh_starts_wide(progress, expected):
+    assert soft_clamp_at(LossConfig(name="dyntanh"), progress) == pytest.approx(expected)
 
 
 def test_known_depths_decide_which_predictions_count(device):

@@ -110,7 +110,7 @@ def test_disturbed_poses_in_millimetres_come_closer_too(world, generator):
     small = world.in_unit(0.001)
     start = world.disturbed_poses(generator)
     start[..., 3] *= 1000
-    config = replace(with_poses("naive", lr=0.02), schedule=replace(CONFIG.schedule, iterations=600))
+    config = replace(with_poses("naive", lr=0.006), schedule=replace(CONFIG.schedule, iterations=600))
     result = train(small, config, poses=start)
     before, after = small.pose_errors(start), small.pose_errors(result.cam_from_world)
     assert after[0] < 0.2 * before[0]
@@ -346,4 +346,6 @@ def test_pixels_in_a_configuration_scale_with_the_resolution():
         0.25
     )
     assert (config.inlier_px, config.loss.soft_clamp_px, config.loss.hard_clamp_px) == (2.5, 12.5, 250)
+    assert (config.loss.wide_clamp_px, config.loss.narrow_clamp_px) == (75.0, 6.25)
+    assert config.loss.soft_clamp_min_px == 0.25
     assert config.loss.min_depth == LossConfig().min_depth
