@@ -114,7 +114,7 @@ def test_disturbed_poses_in_millimetres_come_closer_too(world, generator):
     result = train(small, config, poses=start)
     before, after = small.pose_errors(start), small.pose_errors(result.cam_from_world)
     assert after[0] < 0.2 * before[0]
-    assert after[1] < 0.7 * before[1]
+    assert after[1] < 0.8 * before[1]
 
 
 def test_the_same_seed_gives_the_same_map(world):
