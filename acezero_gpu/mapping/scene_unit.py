@@ -27,15 +27,12 @@ def scene_unit(cam_from_world: Float[Tensor, "f 3 4"]) -> float:
     Guessed from where the cameras stand, which tells the order of magnitude and no more. 1 also where they all stand in
     one place.
     """
-    centres = camera_centres(cam_from_world.detach().double())
-    rows = (
-        torch.linspace(0, len(centres) - 1, min(LOOKED_AT, len(centres)), device=centres.device)
-        .round()
-        .long()
-    )
-    apart = torch.cdist(centres[rows], centres)
+    centres = camera_centres(cam_from_world.detach().cpu().double())
+    rows = torch.linspace(0, len(centres) - 1, min(LOOKED_AT, len(centres))).round().long()
+    # Exact differences: a world far from its origin would lose the small ones.
+    apart = torch.cdist(centres[rows], centres, compute_mode="donot_use_mm_for_euclid_dist")
     extent = float(apart.max())
-    apart[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+    apart[torch.arange(len(rows)), rows] = torch.inf
     nearest = float(apart.min(dim=1).values.median())
     if not (math.isfinite(extent * nearest) and extent * nearest > 0):
         return 1.0
