@@ -56,7 +56,7 @@ def preset_for(device: torch.device) -> PresetName:
 
 
 def _fast() -> ReconstructionConfig:
-    """Half the resolution, half the head's width, a twenty-fifth of the steps, fewer still with few images."""
+    """Half the resolution, half the head's width, a twenty-fifth or less of the steps, fewer with few images."""
     config = ReconstructionConfig()
     short = ScheduleConfig(
         iterations=500, lr_min=0.0005, lr_max=0.004, warmup_iterations=25, cooldown_iterations=150

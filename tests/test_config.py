@@ -248,3 +248,18 @@ def test_the_default_preset_has_ace0s_figures():
     assert (loop.registration.min_inlier_share, loop.registration.ransac.max_error_px) == (0.1, 10)
     assert (loop.stopping.registration_share, loop.stopping.relative_gain) == (0.99, 0.01)
     assert config.seed == 1305
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        (["loop.final_heads=0"], "final_heads must be 1 at least"),
+        (["loop.training.poses.name=lm", "loop.final_heads=2"], "several heads"),
+        (["loop.training.loss.wide_clamp_px=-1.0"], "must be greater than 0"),
+    ],
+)
+def test_heads_and_clamps_that_cannot_be_are_refused(settings, told):
+    config = preset("fast")
+    with pytest.raises(InputError, match=told):
+        for setting in settings:
+            config = with_override(config, setting)

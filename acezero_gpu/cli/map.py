@@ -121,7 +121,6 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
     refines_focal = moves and not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
     training = replace(
         loop.training,
-        heads=heads,
         schedule=loop.final_schedule,
         calibration=replace(loop.training.calibration, refine=refines_focal),
     ).scaled(bank.pixel_scale)
@@ -140,6 +139,7 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
             table,
             training,
             generator=random_stream(config.seed, "mapping", "given poses", device=bank.device),
+            heads=heads,
             progress=report,
         )
 
@@ -163,6 +163,7 @@ def _save(run: Run, bank: ImageBank, state: ReconstructionState, mapped: Mapping
         "focal_px": round(focal_original_px, 3),
         "radial": [round(k1, 6), round(k2, 6)],
         "iterations": mapped.iterations,
+        "heads": mapped.head.count,
         "inlier_share": round(mapped.inlier_share, 4),
     }
     run.write_summary(bank.images.image_set, figures)

@@ -8,7 +8,7 @@ from acezero_gpu.mapping.pose_refinement import PoseRefinementConfig
 from acezero_gpu.mapping.schedule import ScheduleConfig
 from acezero_gpu.mapping.training import MappingResult, TrainingProgress, train_map
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
-from acezero_gpu.mapping.view_clusters import most_heads, view_clusters
+from acezero_gpu.mapping.view_clusters import taught_heads, view_clusters
 
 __all__ = [
     "BufferConfig",
@@ -23,7 +23,7 @@ __all__ = [
     "ScheduleConfig",
     "TrainingConfig",
     "TrainingProgress",
-    "most_heads",
+    "taught_heads",
     "train_map",
     "view_clusters",
 ]

@@ -42,6 +42,10 @@ class LossConfig:
     """Where a target depth is known, a prediction farther from the target point than this share of the depth is
     invalid and pulled to the target instead."""
 
+    def __post_init__(self) -> None:
+        if not (self.wide_clamp_px > 0 and self.narrow_clamp_px > 0):
+            raise ValueError("wide_clamp_px and narrow_clamp_px must be greater than 0")
+
 
 @dataclass(frozen=True, slots=True)
 class PatchLoss:
@@ -59,7 +63,8 @@ def soft_clamp_at(config: LossConfig, progress: float) -> float:
     """
     if config.name != "dyntanh":
         return config.soft_clamp_px
-    shrink = 1.0 - math.sqrt(max(0.0, 1.0 - min(1.0, progress) ** 2))
+    progress = min(1.0, progress)
+    shrink = 1.0 - math.sqrt(1.0 - progress**2)
     bound = config.wide_clamp_px ** (1.0 - progress) * config.narrow_clamp_px**progress
     return (1.0 - shrink) * bound + config.soft_clamp_min_px
 

@@ -20,7 +20,12 @@ ENTRY_SIZE = 0.4
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices, and batches of them (the heads of an ensemble), which are stepped together by their size."""
+    """For matrices, and batches of them (the heads of an ensemble), which are stepped together by their size.
+
+    ``GradScaler`` hands it the scale and whether a gradient overflowed; nothing waits for the device.
+    """
+
+    _step_supports_amp_scaling = True
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.01
@@ -39,17 +44,26 @@ class Muon(torch.optim.Optimizer):
                 self._step_together(parameters, group)
 
     def _step_together(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for parameter in parameters:
             if "momentum" not in self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
         averages = [self.state[parameter]["momentum"] for parameter in parameters]
-        torch._foreach_lerp_(averages, gradients, 1.0 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
-        steps = orthogonalised(torch.stack(ahead)).unbind()
-        torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
-        size = ENTRY_SIZE * math.sqrt(max(parameters[0].shape[-2:]))
-        torch._foreach_add_(parameters, steps, alpha=-group["lr"] * size)
+        gradient = torch.stack([parameter.grad for parameter in parameters if parameter.grad is not None])
+        counts = gradient.new_ones(())
+        overflows, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if overflows is not None:
+            # A gradient that overflowed is no step at all, which is decided where it lies.
+            counts = 1.0 - overflows.clamp(max=1.0)
+            gradient = torch.where(counts > 0, gradient / (1.0 if scale is None else scale), 0.0)
+        average = torch.stack(averages)
+        average += (1.0 - group["momentum"]) * counts * (gradient - average)
+        torch._foreach_copy_(averages, average.unbind())
+        ahead = gradient.lerp(average, group["momentum"])
+        size = ENTRY_SIZE * math.sqrt(max(gradient.shape[-2:]))
+        step = orthogonalised(ahead) * (-group["lr"] * size * counts)
+        decay = 1.0 - group["lr"] * group["weight_decay"] * counts
+        torch._foreach_mul_(parameters, decay)
+        torch._foreach_add_(parameters, step.unbind())
 
 
 def orthogonalised(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m n"]:

@@ -12,20 +12,20 @@ from acezero_gpu.mapping.training_config import FrameTable
 from acezero_gpu.network import Head
 
 DEPTH_PER_SPACING = 3.0
-"""Typical depth over the geometric mean of the cameras' extent and the distance of neighbours: within a factor of ten
-from a walk to a turntable."""
+"""Typical depth over the geometric mean of the cameras' extent and the distance of neighbours; of walks and turntables,
+the order of magnitude."""
 USUAL_DEPTH = 3.0
-SANE_DEPTHS = (0.1, 150.0)
-"""A world whose typical depth lies within is trained as it is."""
+LARGEST_DEPTH = 150.0
+"""A world of no more typical depth is trained as it is. Small ones are left alone: a camera that turns nearly on the
+spot says nothing of how far it sees."""
 LOOKED_AT = 500
 """Cameras, evenly spread, whose distance to all others is measured."""
 
 
 def scene_unit(cam_from_world: Float[Tensor, "f 3 4"]) -> float:
-    """How many units of the world stand for one that suits the training; 1 for any world of about human size.
+    """How many units of the world stand for one that suits the training; 1 but for worlds of small units.
 
-    Guessed from where the cameras stand, which tells the order of magnitude and no more. 1 also where they all stand in
-    one place.
+    Guessed from where the cameras stand.
     """
     centres = camera_centres(cam_from_world.detach().cpu().double())
     rows = torch.linspace(0, len(centres) - 1, min(LOOKED_AT, len(centres))).round().long()
@@ -34,10 +34,8 @@ def scene_unit(cam_from_world: Float[Tensor, "f 3 4"]) -> float:
     extent = float(apart.max())
     apart[torch.arange(len(rows)), rows] = torch.inf
     nearest = float(apart.min(dim=1).values.median())
-    if not (math.isfinite(extent * nearest) and extent * nearest > 0):
-        return 1.0
     depth = DEPTH_PER_SPACING * math.sqrt(extent * nearest)
-    return 1.0 if SANE_DEPTHS[0] <= depth <= SANE_DEPTHS[1] else depth / USUAL_DEPTH
+    return depth / USUAL_DEPTH if LARGEST_DEPTH < depth < math.inf else 1.0
 
 
 def scaled_table(table: FrameTable, factor: float) -> FrameTable:
@@ -50,7 +48,6 @@ def scaled_table(table: FrameTable, factor: float) -> FrameTable:
 @torch.no_grad()
 def scale_head_(head: Head, factor: float) -> Head:
     """Makes it predict the same points in a world that is so many times larger; the head itself is changed."""
-    head.output.weight[..., :3, :] *= factor
-    head.output.bias[..., :3] *= factor
+    head.unit *= factor
     head.centre *= factor
     return head

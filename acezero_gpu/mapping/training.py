@@ -19,8 +19,8 @@ from acezero_gpu.mapping.schedule import LearningRateSchedule
 from acezero_gpu.mapping.training_config import FrameTable, TrainingConfig
 from acezero_gpu.mapping.training_step import TrainingStep
 from acezero_gpu.mapping.view_clusters import view_clusters
-from acezero_gpu.network import Head, ensemble_of
-from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.network import Head, HeadConfig, ensemble_of
+from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
 
@@ -57,30 +57,30 @@ def train_map(
     config: TrainingConfig,
     *,
     generator: torch.Generator,
+    heads: int = 1,
     initial_head: Head | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> MappingResult:
     """Minimises the reprojection loss of random patches over head, poses and focal length.
 
-    Starts from a copy of ``initial_head`` in place of a fresh head when one of as many heads as ``config`` says is
-    given. Raises ``FloatingPointError`` when the loss stops being finite: a map full of NaN would only fail later and
-    less clearly. Several ``ranks`` share the work of every step; each must be called with the same arguments, and
-    gets the same result. Poses in millimetres, say, are trained on in a unit that suits (``scene_unit``); what
-    comes back is in theirs.
+    Starts from a copy of ``initial_head`` in place of a fresh head when given. Several ``heads`` are trained together
+    as an ensemble, each on the patches of its own cluster of frames, and always afresh. Raises ``FloatingPointError``
+    when the loss stops being finite: a map full of NaN would only fail later and less clearly. Several ``ranks`` share
+    the work of every step; each must be called with the same arguments, and gets the same result. Poses in
+    millimetres, say, are trained on in a unit that suits (``scene_unit``); what comes back is in theirs.
     """
-    if config.heads > 1 and config.poses.reestimates:
-        raise InputError(
-            "Poses are not re-estimated against several heads; use another pose refinement, or one head."
-        )
+    several = heads > 1 or (initial_head is not None and initial_head.count > 1)
+    if several and (config.poses.reestimates or initial_head is not None):
+        raise ValueError("an ensemble starts afresh, and poses are not re-estimated against one")
     device = buffer.compute_device
     given, unit = table.cam_from_world, scene_unit(table.cam_from_world)
     table = table if unit == 1.0 else scaled_table(table, 1.0 / unit)
     with _initial_weights_from(generator):
-        if initial_head is not None and initial_head.count == config.heads:
-            head = scale_head_(copy.deepcopy(initial_head), 1.0 / unit)
+        if initial_head is None:
+            head = _fresh_head(buffer.features.shape[-1], table, config.head, heads).to(device)
         else:
-            head = _fresh_head(buffer.features.shape[-1], table, config).to(device)
+            head = scale_head_(copy.deepcopy(initial_head), 1.0 / unit)
         poses = make_pose_table(table.cam_from_world, config.poses, table.fixed)
     head = head.train().requires_grad_(True)
     focal = FocalScale(table.camera)
@@ -101,14 +101,14 @@ def train_map(
         )
 
 
-def _fresh_head(channels: int, table: FrameTable, config: TrainingConfig) -> Head:
+def _fresh_head(channels: int, table: FrameTable, config: HeadConfig, heads: int) -> Head:
     """Around the middle of the cameras, those of its own cluster in an ensemble."""
     centres = camera_centres(table.cam_from_world)
-    if config.heads == 1:
-        return Head(channels, config.head, centres.mean(0))
-    clusters = view_clusters(table.cam_from_world, config.heads)
+    if heads == 1:
+        return Head(channels, config, centres.mean(0))
+    clusters = view_clusters(table.cam_from_world, heads)
     return ensemble_of(
-        [Head(channels, config.head, centres[rows.to(centres.device)].mean(0)) for rows in clusters]
+        [Head(channels, config, centres[rows.to(centres.device)].mean(0)) for rows in clusters]
     )
 
 

@@ -19,8 +19,6 @@ class TrainingConfig:
     """Everything that one mapping round depends on."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
-    heads: int = 1
-    """Heads that are trained together as an ensemble, each on the patches of its own cluster of frames."""
     optimiser: Literal["muon", "adamw"] = "muon"
     """Of the head. ``muon``: its matrices by Muon, the rest by AdamW; ``adamw``: all of it by AdamW, as in ACE0."""
     loss: LossConfig = field(default_factory=LossConfig)

@@ -12,9 +12,9 @@ PLACE_WEIGHT = 2.0
 """Of where a camera stands against where it looks, both in units of their spread."""
 
 
-def most_heads(views: int) -> int:
-    """That so many views can teach."""
-    return max(1, views // LEAST_VIEWS)
+def taught_heads(wanted: int, views: int) -> int:
+    """As many heads as are wanted, or as so many views can teach."""
+    return min(wanted, max(1, views // LEAST_VIEWS))
 
 
 def view_clusters(cam_from_world: Float[Tensor, "f 3 4"], count: int) -> list[Int[Tensor, " _"]]:

@@ -36,6 +36,9 @@ class Head(nn.Module):
     """
 
     centre: Float[Tensor, "*heads 3"]
+    unit: Float[Tensor, "*heads 1"]
+    """What the predicted offsets are measured in, in units of the world; beside the weights, because half precision
+    has no room for a world of millimetres."""
 
     def __init__(self, channels: int, config: HeadConfig, centre: Float[Tensor, "3"]) -> None:
         super().__init__()
@@ -49,6 +52,7 @@ class Head(nn.Module):
         self.hidden_2 = nn.Linear(width, width)
         self.output = nn.Linear(width, 4)
         self.register_buffer("centre", centre.detach().clone().float())
+        self.register_buffer("unit", torch.ones(1))
         self._sharpness = math.log(2.0) / (1.0 - MIN_DIVISOR)
 
     @property
@@ -69,8 +73,10 @@ class Head(nn.Module):
         # The division needs more digits than half precision has.
         out = _linear(self.output, x).float()
         divisor = (F.softplus(out[..., 3:], beta=self._sharpness) + MIN_DIVISOR).clamp(max=MAX_DIVISOR)
-        centre = self.centre[:, None] if self._is_ensemble else self.centre
-        return out[..., :3] / divisor + centre
+        offset = out[..., :3] / divisor
+        if self._is_ensemble:
+            return offset * self.unit[:, None] + self.centre[:, None]
+        return offset * self.unit + self.centre
 
     def of_all(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "heads n 3"]:
         """What each head makes of the same features."""
@@ -98,7 +104,7 @@ def _linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def ensemble_of(heads: Sequence[Head]) -> Head:
-    """One module of several heads of one size, which each keep their weights; of one head itself."""
+    """One module, on the CPU, of copies of several heads of one size; of one head itself."""
     if len(heads) == 1:
         return heads[0]
     states = [head.state_dict() for head in heads]
@@ -119,6 +125,7 @@ def head_from_state(state: dict[str, Tensor]) -> Head:
     for module in head.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(parameter.detach().expand(*leading, *parameter.shape).clone()))
-    head.centre = head.centre.expand(*leading, 3).clone()
-    head.load_state_dict({key: value.float() for key, value in state.items()})
+    head.centre, head.unit = (x.expand(*leading, -1).clone() for x in (head.centre, head.unit))
+    # Files that were written before heads had a unit are in that of their world.
+    head.load_state_dict({"unit": head.unit} | {key: value.float() for key, value in state.items()})
     return head

@@ -58,8 +58,8 @@ class SceneMap:
             "radial": list(self.radial),
         }
         state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
-        # The centre is a world coordinate: half precision would move it by centimetres.
-        state = {key: value if key == "centre" else value.half() for key, value in state.items()}
+        # In units of the world: half precision would move a centre by centimetres.
+        state = {key: value if key in ("centre", "unit") else value.half() for key, value in state.items()}
         write_atomically(path, save(state, metadata={"map": json.dumps(meta)}))
 
     @staticmethod

@@ -39,3 +39,12 @@ class LoopConfig:
     """Growth rounds continue the head of the round before; otherwise each starts afresh."""
     fix_focal: bool = False
     """Keep the focal length as given."""
+
+    def __post_init__(self) -> None:
+        if self.final_heads < 1:
+            raise ValueError(f"final_heads must be 1 at least, not {self.final_heads}")
+        if self.final_heads > 1 and self.training.poses.reestimates:
+            raise ValueError(
+                f"poses are not re-estimated against several heads (training.poses.name={self.training.poses.name}, "
+                f"final_heads={self.final_heads})"
+            )

@@ -44,18 +44,20 @@ def train(
     config: TrainingConfig,
     *,
     generator: torch.Generator,
+    heads: int = 1,
     initial_head: Head | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> MappingResult:
     """``train_map`` on the bank's patches, which must have been made, by all ranks."""
     if bank.ranks.count > 1:
         head = None if initial_head is None else initial_head.state_dict()
-        bank.ranks.call("train", table, config, generator.get_state(), head)
+        bank.ranks.call("train", table, config, generator.get_state(), heads, head)
     return train_map(
         bank.buffer,
         table,
         config,
         generator=generator,
+        heads=heads,
         initial_head=initial_head,
         progress=progress,
         ranks=bank.ranks,
@@ -123,7 +125,12 @@ def _bank_of(
 
 
 def _take_part_in_training(
-    bank: ImageBank, table: FrameTable, config: TrainingConfig, state: Tensor, head: dict[str, Any] | None
+    bank: ImageBank,
+    table: FrameTable,
+    config: TrainingConfig,
+    state: Tensor,
+    heads: int,
+    head: dict[str, Any] | None,
 ) -> None:
     try:
         train(
@@ -131,6 +138,7 @@ def _take_part_in_training(
             table,
             config,
             generator=_generator(state, bank.device),
+            heads=heads,
             initial_head=None if head is None else _head_of(head, bank.device),
         )
     except FloatingPointError:

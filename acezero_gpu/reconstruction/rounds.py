@@ -17,7 +17,7 @@ from acezero_gpu.mapping import (
     PoseRefinementConfig,
     ScheduleConfig,
     TrainingProgress,
-    most_heads,
+    taught_heads,
 )
 from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction import parallel
@@ -93,10 +93,10 @@ class Loop:
         """Trains a map of these frames."""
         with self.timer.stage("buffer"):
             parallel.fill_buffer(self.bank, frames.cpu())
+        heads = heads_for(len(frames), round_.heads, self.log)
         training = self.config.training
         training = replace(
             training,
-            heads=heads_for(len(frames), round_.heads, self.log),
             schedule=round_.schedule,
             poses=round_.poses,
             calibration=replace(training.calibration, refine=round_.refine_focal),
@@ -126,7 +126,8 @@ class Loop:
                 generator=random_stream(
                     self.seed, "mapping", round_.name, round_.index, device=self.bank.device
                 ),
-                initial_head=head,
+                heads=heads,
+                initial_head=head if head is not None and head.count == heads == 1 else None,
                 progress=report,
             )
 
@@ -212,9 +213,10 @@ class Loop:
 
 def heads_for(frames: int, wanted: int, log: Callable[[str], None]) -> int:
     """As many heads as are wanted, or as so many frames can teach."""
-    if wanted > most_heads(frames):
-        log(f"{frames} images are too few for {wanted} heads: {most_heads(frames)} trained")
-    return min(wanted, most_heads(frames))
+    heads = taught_heads(wanted, frames)
+    if heads < wanted:
+        log(f"{frames} images are too few for {wanted} heads: {heads} trained")
+    return heads
 
 
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:

@@ -86,7 +86,8 @@ def _mapped_round(loop: Loop, start: Start) -> FirstRound:
 
 
 def _round_of_map(loop: Loop, scene_map: SceneMap, camera: PinholeCamera) -> FirstRound:
-    """What a map that exists registers, in place of a seed; its head is what the next round goes on from.
+    """What a map that exists registers, in place of a seed; its head, if it has one only, is what the next round goes
+    on from.
 
     ``ReconstructionError`` if it registers no image.
     """
@@ -101,6 +102,8 @@ def _round_of_map(loop: Loop, scene_map: SceneMap, camera: PinholeCamera) -> Fir
     nothing = replace(state, registered=torch.zeros_like(state.registered))
     unchanged = MappingResult(scene_map.head, state.cam_from_world[:0], camera, 0, 0.0, ())
     step = loop.step(round_, nothing, unchanged, scene_map, state, None)
+    if scene_map.head.count > 1:
+        loop.log(f"its {scene_map.head.count} heads are not trained on: the next map starts afresh")
     return FirstRound(step, state, scene_map.head)
 
 

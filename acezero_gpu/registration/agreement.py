@@ -9,6 +9,9 @@ from torch import Tensor
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px, reproject, undistort_pixels
 from acezero_gpu.network import SceneMap
 
+SUREST_SHARE = 0.1
+"""Share of the cells that an image needs to be registered by a head, and that heads are compared by."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellAgreement:
@@ -34,7 +37,7 @@ def cell_agreement(
     """Reprojection errors of all cells, in pixels of the image that the features were made from.
 
     ``camera`` is that image's; cell centres are freed of the map's lens distortion first, as in registration. Of an
-    ensemble, each image is looked at by the head with the least median error.
+    ensemble, each image is looked at by the head whose surest cells have the least error.
     """
     rows, columns = features.shape[-2:]
     cells = cell_centres_px(rows, columns, stride, device=features.device)
@@ -43,6 +46,7 @@ def cell_agreement(
     seen = reproject(points, cam_from_world.expand(len(points), -1, -1, -1), camera)
     error_px = torch.where(seen.depth > 0, (seen.pixels - centres).norm(dim=-1), torch.inf)
     # A head that gives no numbers is no head's better.
-    best = error_px.median(dim=-1).values.nan_to_num(torch.inf, torch.inf).argmin(0)
+    surest = error_px.kthvalue(max(1, int(SUREST_SHARE * error_px.shape[-1])), dim=-1).values
+    best = surest.nan_to_num(torch.inf, torch.inf).argmin(0)
     images = torch.arange(len(best), device=best.device)
     return CellAgreement(points[best, images], error_px[best, images], seen.depth[best, images])

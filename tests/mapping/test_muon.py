@@ -41,6 +41,46 @@ def test_entries_move_by_a_share_of_the_learning_rate(device, generator):
     assert float(size) == pytest.approx(0.01 * ENTRY_SIZE, rel=0.2)
 
 
+def scaled_step(gradients: list[torch.Tensor], scale: float | None, overflows: list[bool]) -> torch.Tensor:
+    """What becomes of a matrix of ones, with the scale and the word on overflows that GradScaler hands over."""
+    parameter = torch.nn.Parameter(torch.ones_like(gradients[0]))
+    optimiser = Muon([parameter], 0.1, weight_decay=0.5)
+    for gradient, overflow in zip(gradients, overflows, strict=True):
+        parameter.grad = gradient.clone()
+        if scale is not None:
+            parameter.grad = parameter.grad * scale
+            optimiser.grad_scale = torch.full((), scale, device=gradient.device)
+            optimiser.found_inf = torch.full((), float(overflow), device=gradient.device)
+        optimiser.step()
+    return parameter.detach()
+
+
+def test_a_gradient_that_overflowed_is_no_step(device, generator):
+    first, second = torch.randn(2, 6, 4, generator=generator).to(device)
+    plain = scaled_step([first, second], None, [False, False])
+    torch.testing.assert_close(scaled_step([first, second], 1024.0, [False, False]), plain)
+    broken = first.clone()
+    broken[2, 1], broken[0, 0] = math.inf, math.nan
+    torch.testing.assert_close(scaled_step([first, broken, second], 8.0, [False, True, False]), plain)
+    assert torch.equal(scaled_step([broken], 8.0, [True]), torch.ones_like(first))
+
+
+def test_grad_scaler_leaves_the_scale_to_it(device):
+    """On a CPU too, so that the agreement with it is tried everywhere."""
+    parameter = torch.nn.Parameter(torch.ones(4, 6, device=device))
+    optimiser = Muon([parameter], 0.1)
+    scaler = torch.amp.GradScaler(device.type, init_scale=4.0)
+    scaler.scale((parameter * torch.arange(24.0, device=device).view(4, 6)).sum()).backward()
+    scaler.step(optimiser)
+    moved = parameter.detach().clone()
+    assert (moved != 1).any() and moved.isfinite().all()
+    scaler.update()
+    parameter.grad = torch.full_like(parameter, math.inf)
+    scaler.step(optimiser)
+    assert torch.equal(parameter.detach(), moved)
+    assert not hasattr(optimiser, "found_inf"), "the scaler takes back what it has lent"
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 def test_the_steps_are_those_of_pytorchs_own(generator):
     """In bfloat16, which PyTorch's takes everywhere; hence the tolerance."""

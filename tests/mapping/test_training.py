@@ -1,83 +1,21 @@
 """Mapping rounds on a world with exact truth: maps, poses and focal length that get better, and what stays."""
 
-import copy
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from reference.analytic_world import World, make_world
-from torch import Tensor
+from round_cases import CONFIG, map_error, train, with_poses
 
-from acezero_gpu.geometry import PinholeCamera, camera_centres, rotation_angle_deg
+from acezero_gpu.geometry import camera_centres, rotation_angle_deg
 from acezero_gpu.mapping import (
     CalibrationConfig,
-    FrameTable,
     LossConfig,
-    MappingResult,
     PoseRefinementConfig,
     ReestimationConfig,
     ScheduleConfig,
     TrainingConfig,
-    train_map,
-    view_clusters,
 )
-from acezero_gpu.mapping.calibration import FocalScale
-from acezero_gpu.mapping.pose_refinement import make_pose_table
-from acezero_gpu.mapping.training_step import TrainingStep
-from acezero_gpu.network import Head, HeadConfig, ensemble_of
-from acezero_gpu.runtime import InputError
-
-CONFIG = TrainingConfig(
-    head=HeadConfig(width=48, blocks=0),
-    schedule=ScheduleConfig(iterations=400, lr_max=0.006, warmup_iterations=20, cooldown_iterations=200),
-    poses=PoseRefinementConfig(name="none"),
-    calibration=CalibrationConfig(refine=False),
-    batch_size=512,
-    mixed_precision=False,
-    report_every=40,
-)
-
-
-@pytest.fixture(scope="module")
-def worlds() -> World:
-    return make_world()
-
-
-@pytest.fixture
-def world(worlds: World, device: torch.device) -> World:
-    return worlds.to(device)
-
-
-def train(
-    world: World,
-    config: TrainingConfig = CONFIG,
-    *,
-    poses: Tensor | None = None,
-    focal_factor: float = 1.0,
-    frames: list[int] | None = None,
-    seed: int = 0,
-    table_changes: dict | None = None,
-    **arguments: object,
-) -> MappingResult:
-    """A round from these poses and this share of the true focal length."""
-    rows = torch.arange(len(world)) if frames is None else torch.tensor(frames)
-    poses = world.cam_from_world if poses is None else poses
-    camera = PinholeCamera(world.camera.focal_px * focal_factor, world.camera.principal_point_px)
-    table = FrameTable(rows.to(world.points.device), poses[rows], camera)
-    table = replace(table, **(table_changes or {}))
-    buffer = arguments.pop("buffer", None) or world.buffer()
-    generator = torch.Generator(device=world.points.device).manual_seed(seed)
-    return train_map(buffer, table, config, generator=generator, **arguments)
-
-
-def map_error(world: World, result: MappingResult) -> float:
-    """Median distance of mapped points from the true ones."""
-    return float((result.head(world.features) - world.points).norm(dim=-1).median())
-
-
-def with_poses(name: str, **changes: object) -> TrainingConfig:
-    return replace(CONFIG, poses=PoseRefinementConfig(name=name, **changes))
 
 
 def test_a_round_learns_the_world(world):
@@ -89,32 +27,6 @@ def test_a_round_learns_the_world(world):
     assert torch.equal(result.cam_from_world, world.cam_from_world)
     assert torch.equal(result.camera.focal_px, world.camera.focal_px)  # held
     assert not any(parameter.requires_grad for parameter in result.head.parameters())
-
-
-@pytest.mark.parametrize("heads", [1, 2])
-def test_a_world_in_millimetres_is_learnt_like_one_in_metres(world, heads):
-    small = world.in_unit(0.001)
-    result = train(small, replace(CONFIG, heads=heads))
-    assert result.inlier_share > 0.9
-    points = result.head.of_all(world.features)[0]
-    assert (points / 1000 - world.points).norm(dim=-1).median() < 0.06
-    assert torch.equal(result.cam_from_world, small.cam_from_world), "poses that stay must not be rounded"
-    again = replace(
-        CONFIG, heads=heads, schedule=ScheduleConfig(name="constant", iterations=20, lr_max=0.0005)
-    )
-    warm = train(small, again, initial_head=result.head)
-    assert warm.inlier_share > 0.9
-
-
-def test_disturbed_poses_in_millimetres_come_closer_too(world, generator):
-    small = world.in_unit(0.001)
-    start = world.disturbed_poses(generator)
-    start[..., 3] *= 1000
-    config = replace(with_poses("naive", lr=0.006), schedule=replace(CONFIG.schedule, iterations=600))
-    result = train(small, config, poses=start)
-    before, after = small.pose_errors(start), small.pose_errors(result.cam_from_world)
-    assert after[0] < 0.2 * before[0]
-    assert after[1] < 0.8 * before[1]
 
 
 def test_the_same_seed_gives_the_same_map(world):
@@ -146,56 +58,6 @@ def test_a_round_goes_on_from_a_given_head_and_leaves_it_as_it_was(world):
     assert warm.log[0].loss < 0.3 * fresh.log[0].loss
     assert warm.inlier_share > 0.9
     assert all(torch.equal(value, before[name]) for name, value in first.head.state_dict().items())
-
-
-def test_the_heads_of_an_ensemble_learn_their_own_frames(world):
-    config = replace(CONFIG, heads=2)
-    result = train(world, config)
-    assert result.head.count == 2
-    assert result.inlier_share > 0.9
-    errors = (result.head.of_all(world.features) - world.points).norm(dim=-1).median(dim=1).values
-    assert (errors < 0.06).all()
-    clusters = view_clusters(world.cam_from_world, 2)
-    centres = camera_centres(world.cam_from_world)
-    for centre, rows in zip(result.head.centre, clusters, strict=True):
-        torch.testing.assert_close(centre, centres[rows.to(centres.device)].mean(0))
-
-
-def test_each_head_of_an_ensemble_takes_the_step_of_a_head_alone(world):
-    """Of the same weights and draws, on its own cluster of frames."""
-    clusters = view_clusters(world.cam_from_world, 2)
-    table = FrameTable(torch.arange(len(world)).to(world.points.device), world.cam_from_world, world.camera)
-    heads = [
-        Head(world.features.shape[1], CONFIG.head, torch.zeros(3)).to(world.points.device) for _ in clusters
-    ]
-
-    def stepped(config: TrainingConfig, frames: FrameTable, head: Head, draws: torch.Generator) -> Head:
-        poses = make_pose_table(frames.cam_from_world, config.poses)
-        head = copy.deepcopy(head)
-        TrainingStep(world.buffer(), frames, config, head, poses, FocalScale(frames.camera), draws)(
-            0, 0.0, 0.001
-        )
-        return head
-
-    def draws() -> torch.Generator:
-        return torch.Generator(device=world.points.device).manual_seed(4)
-
-    together = stepped(replace(CONFIG, heads=2), table, ensemble_of(heads), draws())
-    one_after_another = draws()
-    for row, (head, rows) in enumerate(zip(heads, clusters, strict=True)):
-        rows = rows.to(world.points.device)
-        own = FrameTable(table.frames[rows], table.cam_from_world[rows], world.camera)
-        alone = stepped(CONFIG, own, head, one_after_another)
-        for name, parameter in alone.named_parameters():
-            gradient = together.get_parameter(name).grad[row]
-            scale = float(parameter.grad.abs().max())
-            torch.testing.assert_close(gradient, parameter.grad, atol=1e-4 * scale, rtol=1e-3)
-            torch.testing.assert_close(together.get_parameter(name)[row], parameter, atol=5e-5, rtol=0)
-
-
-def test_poses_are_not_reestimated_against_several_heads(world):
-    with pytest.raises(InputError, match="several heads"):
-        train(world, replace(with_poses("lm"), heads=2))
 
 
 @pytest.mark.parametrize("name, lr", [("naive", 0.02), ("mlp", 0.002)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from acezero_gpu.geometry import camera_centres, invert
-from acezero_gpu.mapping import most_heads, view_clusters
+from acezero_gpu.mapping import taught_heads, view_clusters
 
 
 def views(centres: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
@@ -65,4 +65,4 @@ def test_more_clusters_than_views_are_refused():
 
 
 def test_a_head_is_taught_by_sixteen_views_at_least():
-    assert [most_heads(count) for count in (1, 31, 32, 160)] == [1, 1, 2, 10]
+    assert [taught_heads(4, count) for count in (1, 31, 32, 160)] == [1, 1, 2, 4]

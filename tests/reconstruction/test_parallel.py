@@ -110,14 +110,15 @@ def shared_work(ranks: Ranks) -> dict[str, Tensor]:
     parallel.fill_buffer(bank, frames)
     table = FrameTable(frames, torch.eye(3, 4).repeat(5, 1, 1), bank.camera(60.0))
     config = replace(
-        CONFIG, heads=2, schedule=replace(CONFIG.schedule, iterations=4), poses=PoseRefinementConfig("none")
+        CONFIG, schedule=replace(CONFIG.schedule, iterations=4), poses=PoseRefinementConfig("none")
     )
     first = parallel.train(bank, table, config, generator=torch.Generator().manual_seed(1))
     further = parallel.train(
         bank, table, config, generator=torch.Generator().manual_seed(2), initial_head=first.head
     )
-    assert further.head.count == 2
-    scene_map = SceneMap(further.head, bank.encoder.identifier, 48, 1.0)
+    several = parallel.train(bank, table, config, generator=torch.Generator().manual_seed(4), heads=2)
+    assert several.head.count == 2
+    scene_map = SceneMap(several.head, bank.encoder.identifier, 48, 1.0)
     found = parallel.register(
         bank,
         scene_map,
@@ -129,7 +130,7 @@ def shared_work(ranks: Ranks) -> dict[str, Tensor]:
     return {
         "pixels": bank.buffer.pixels[frames],
         "features": bank.buffer.features[frames],
-        "losses": torch.tensor([first.log[-1].loss, further.log[-1].loss]),
+        "losses": torch.tensor([result.log[-1].loss for result in (first, further, several)]),
         "inlier_count": found.inlier_count,
     }
 

@@ -65,7 +65,7 @@ class TwoHeads(SceneMap):
         first, second = points.clone(), points.clone()
         first[1::2] += 0.5
         second[::2] += 0.5
-        second[-1] = math.nan
+        second[-1] = math.inf
         return torch.stack([first, second])
 
 
