@@ -17,7 +17,8 @@ def pipeline_table(content: dict[str, Any]) -> str:
     text += f"\nExponent of the cost over the images: {told}.\n" if told else ""
     text += (
         "\nSeconds from the files on disk to the last result; every run in a process of its own. Mapping: operations "
-        "of the head's training per second, and what one large matrix product reaches on the device.\n"
+        "of the head's products per second, without those of its optimiser, and what one large matrix product reaches "
+        "on the device.\n"
     )
     return text + f"\n## Stages: seconds (images per second)\n\n{_stages(runs)}{_failures(runs)}"
 

@@ -1,4 +1,4 @@
-"""The unit of a world: heads and losses are made for scenes of metres, given poses may be in any unit."""
+"""The unit of a world: heads and losses are made for scenes of metres, given poses may be in millimetres."""
 
 import math
 from dataclasses import replace

@@ -111,6 +111,7 @@ def test_its_commands_can_be_typed(script) -> None:
         known = {option for parameter in commands[task.arguments[0]].params for option in parameter.opts}
         used = {word for word in task.arguments if word.startswith("--")} | {
             "--device",
+            "--commit",
             "--overwrite",
             "--out",
         }
