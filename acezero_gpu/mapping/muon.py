@@ -72,11 +72,14 @@ def orthogonalised(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*bat
     In bfloat16 on a GPU, where products cost a fraction and no digit beyond its three counts.
     """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = matrices.mT if tall else matrices
+    x = wide.reshape(-1, *wide.shape[-2:])
+    x = x.bfloat16() if x.is_cuda else x
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
     for _ in range(ROUNDS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+        square = torch.bmm(x, x.mT)
+        square = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, square, x, beta=a)
+    x = x.view(wide.shape).to(matrices.dtype)
+    return x.mT if tall else x
