@@ -1,17 +1,15 @@
 """The benchmark of single stages, and the script that runs all that a GPU is asked for in so many minutes."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from reference.repository_scripts import load_script
 from reference.tiny_settings import TINY
 
 from acezero_gpu.data.synthetic import write_dataset
 from benchmarks.__main__ import main
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +49,7 @@ def weights(channels: int = 384, width: int = 64) -> int:
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "scripts" / "device_benchmarks.py"
-    spec = importlib.util.spec_from_file_location("device_benchmarks", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("device_benchmarks")
 
 
 PROGRAM = """

@@ -1,12 +1,11 @@
 """The script that makes the weights in the package, with a few steps of each of its stages."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
 import torch
+from reference.repository_scripts import load_script
 
 from acezero_gpu.data.synthetic_textures import poster
 from acezero_gpu.network.learned_encoder import load_learned_encoder, read_learned_encoder
@@ -20,13 +19,7 @@ SETTINGS = [*TINY.split()]
 
 @pytest.fixture(scope="module")
 def recipe():
-    path = Path(__file__).parents[2] / "scripts" / "train_packaged_encoder.py"
-    spec = importlib.util.spec_from_file_location("train_packaged_encoder", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_packaged_encoder")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pypose as pp
 import pytest
 import torch
-from reference.analytic_world import World, make_world
+from reference.analytic_world import World
 from reference.posed_scene import make_scene, random_poses
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -18,16 +18,6 @@ from acezero_gpu.mapping.pose_reestimation import reestimate_against_map, reesti
 
 TAKE = ReestimationConfig(trust=1.0, sample=200)
 INLIER_PX = 10.0
-
-
-@pytest.fixture(scope="module")
-def worlds() -> World:
-    return make_world()
-
-
-@pytest.fixture
-def world(worlds: World, device: torch.device) -> World:
-    return worlds.to(device)
 
 
 def true_points(features: Tensor) -> Tensor:

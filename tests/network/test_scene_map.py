@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from acezero_gpu.network import Head, HeadConfig, SceneMap
@@ -103,3 +104,15 @@ def test_a_pickled_file_is_refused_without_running_it(tmp_path):
         with pytest.raises(ValueError, match="not a readable map file"):
             SceneMap.load(tmp_path / name)
         assert not trace.exists()
+
+
+def test_a_map_from_before_heads_had_a_unit_is_read(generator, tmp_path):
+    scene_map = make_map(generator)
+    scene_map.save(tmp_path / "map.safetensors")
+    with safe_open(tmp_path / "map.safetensors", "pt") as file:
+        meta, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del state["unit"]
+    save_file(state, tmp_path / "old.safetensors", metadata=meta)
+    features = torch.randn(1, 24, 3, 5, generator=generator)
+    old, new = (SceneMap.load(tmp_path / f"{name}.safetensors") for name in ("old", "map"))
+    assert torch.equal(old.scene_coordinates(features), new.scene_coordinates(features))
