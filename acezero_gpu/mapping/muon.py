@@ -1,7 +1,8 @@
 """Muon: every step of a weight matrix goes as far in all directions that its gradients have (K. Jordan et al., 2024).
 
 AdamW scales single entries; the momentum of a matrix is mostly of few directions, and the others hardly move. Here
-the momentum is replaced by the nearest matrix with equal singular values before the step.
+the momentum is replaced by the nearest matrix with equal singular values before the step. ``torch.optim.Muon`` takes
+one matrix at a time and no batches of them, which ensembles of heads are, and makes ``GradScaler`` wait for the device.
 """
 
 import math

@@ -18,7 +18,7 @@ class LoopConfig:
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     joint: JointRefinementConfig = field(default_factory=JointRefinementConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """What all rounds share; the three schedules, pose refinements and ``final_heads`` below replace its own."""
+    """What all rounds share; the three schedules and pose refinements below replace its own."""
     seed_schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(iterations=10000))
     """Rounds that map a seed's few images, if any do; their poses and the focal length stay fixed."""
     growth_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
