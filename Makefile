@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A worker for each core, up to four: each needs some 2 GB. `make test PYTEST_ARGS='-n0 -k solver'` runs in one process.
 PYTEST_ARGS ?=
 
 .PHONY: demo test lint format install clean
@@ -13,7 +14,7 @@ demo: install
 	$(BIN)/acezero demo --overwrite
 
 test: install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,7 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Workers share the cores: more threads than cores makes all of them wait. Programs that tests start inherit it,
+    # and libraries read it when they are loaded, so it is set before any of them is.
+    share = max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ["OMP_NUM_THREADS"] = str(share)
+
 import torch
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    torch.set_num_threads(share)
 
 
 def _devices() -> list:

@@ -72,8 +72,9 @@ def test_growth_from_one_frame(data, tmp_path, capsys):
     """A short walk around one table: the seed at least is registered where it is."""
     out = tmp_path / "result.json"
     command = ["encoder", "--data", str(data), "--set-name", "room", "--pairs", "1", "--repeat", "1"]
-    settings = ["bank.shortest_side_px=120", "loop.stopping.max_iterations=3"]
-    settings += [f"loop.{part}_schedule.iterations=300" for part in ("seed", "growth")]
+    settings = ["bank.shortest_side_px=120", "loop.stopping.max_iterations=2"]
+    settings += ["loop.training.head.width=128", "loop.training.batch_size=1024"]
+    settings += [f"loop.{part}_schedule.iterations=150" for part in ("seed", "growth")]
     sets = [word for setting in settings for word in ("--set", setting)]
     growth = ["--growth-seeds", "1", "--preset", "fast", "--device", "cpu", *sets]
     assert main([*command, *growth, "--out", str(out)]) == 0
