@@ -222,6 +222,8 @@ def _run_loop(
                 "overlapping images, their --focal-px, or --preset quality."
             )
     assert step is not None, "the loop yields at least its seed"
+    if history.uncertain_scale is not None:
+        run.log.warn(history.uncertain_scale)
     return step
 
 

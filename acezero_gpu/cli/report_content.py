@@ -26,6 +26,8 @@ def report_content(run: FinishedRun, device: torch.device) -> ReportContent:
     """Everything that can be said from the files of a run; what is missing stands in ``notes``."""
     folder = RunFolder(run.path)
     notes = _missing_files(run)
+    if run.history is not None and run.history.uncertain_scale is not None:
+        notes.append(run.history.uncertain_scale)
     config = _config(folder, notes)
     cells = _cells(run, config)
     width, height = run.image_size_px or IMAGE_SIZE_IF_UNKNOWN

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
+from acezero_gpu.adjustment.rigid_parts import rigid_parts
 from acezero_gpu.data.image_set import Skipped
+from acezero_gpu.geometry import camera_centres
 from acezero_gpu.mapping import TrainingProgress
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.loop_config import LoopConfig
@@ -46,6 +50,8 @@ class ImageRecord:
     """Share of its cells that agree with the pose that the map alone gives it."""
     reason: str | None
     """Why the image has no pose, as far as the loop knows; None if it has one."""
+    scale_part: int = 0
+    """Images of one number other than 0 are of one scale that hardly any point ties to that of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,22 @@ class RunHistory:
             config.joint.when != "off",
         )
 
+    @property
+    def uncertain_scale(self) -> str | None:
+        """A sentence on the images whose scale against that of the others is a guess; None if there are none."""
+        parts: dict[int, list[str]] = {}
+        for image in self.images:
+            if image.scale_part > 0:
+                parts.setdefault(image.scale_part, []).append(image.name)
+        if not parts:
+            return None
+        groups = "; ".join(f"{len(names)} images, {names[0]} to {names[-1]}" for names in parts.values())
+        return (
+            f"Hardly any point with parallax ties these to the other images ({groups}): the camera may have turned on "
+            "the spot in between. Their directions hold, but their distances may be too long or too short by one "
+            "factor; pictures taken while walking from one place to the other would fix it."
+        )
+
     def after(self, step: ReconstructionStep, total_seconds: Mapping[str, float]) -> "RunHistory":
         """With one more round; ``total_seconds`` of the stages count from the start of the run."""
         spent = {
@@ -103,6 +125,7 @@ class RunHistory:
     def _images(self, step: ReconstructionStep) -> tuple[ImageRecord, ...]:
         shares = (step.placement.map_inlier_count / self.cells).tolist()
         confidences = step.views.confidence.tolist()
+        parts = _scale_parts(step)
         return tuple(
             ImageRecord(
                 name,
@@ -110,6 +133,7 @@ class RunHistory:
                 _placed_by(step.placement, row),
                 shares[row],
                 self._reason(step, row, shares[row]),
+                parts[row],
             )
             for row, name in enumerate(step.views.names)
         )
@@ -126,6 +150,15 @@ class RunHistory:
         agree = f"{100 * share:.1f} % of its cells agree" if share > 0 else "none of its cells agrees"
         reason = f"{agree} with the map, {needed:g} % are needed"
         return f"{reason}, and its keypoints do not place it" if self.keypoints_place else reason
+
+
+def _scale_parts(step: ReconstructionStep) -> list[int]:
+    """Of each image after the last round; 0 before it, and where no points hold the poses."""
+    if step.name != "final" or step.tracks is None:
+        return [0] * len(step.views.names)
+    tracks = step.tracks
+    centres = camera_centres(step.views.matrices.as_subclass(torch.Tensor))
+    return rigid_parts(tracks.points, centres, tracks.view_index, tracks.point_index).clamp_min(0).tolist()
 
 
 def _placed_by(placement: Placement, row: int) -> PlacedBy:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cli_calls import Call, picture
 from acezero_gpu.config import as_toml, preset
 from acezero_gpu.data import PosedViews, resolve_images
 from acezero_gpu.geometry import se3_from_matrix
-from acezero_gpu.io import RunFolder, write_history, write_points, write_pose_file
+from acezero_gpu.io import RunFolder, read_history, write_history, write_points, write_pose_file
 from acezero_gpu.io.run_folder import IMAGE_ROOT, REGISTERED_FROM
 from acezero_gpu.network import DenseSiftEncoder, Head, HeadConfig, SceneMap
 from acezero_gpu.reconstruction.history import ImageRecord, RoundRecord, RunHistory
@@ -77,6 +78,14 @@ def test_a_finished_run(call: Call, run: Path) -> None:
     assert "A closer look at the least sure" in text
     assert "missing" not in text
     assert (run / "report.html").read_text().count("data:image/jpeg") >= 3
+
+
+def test_images_of_uncertain_scale_are_told(call: Call, run: Path) -> None:
+    history = read_history(RunFolder(run).history)
+    first, *others = history.images
+    write_history(RunFolder(run).history, replace(history, images=(replace(first, scale_part=1), *others)))
+    assert call("report", run).code == 0
+    assert f"1 images, {first.name} to {first.name}" in text_of(run / "report.html")
 
 
 def test_a_run_of_an_earlier_version_says_what_is_missing(call: Call, run: Path) -> None:

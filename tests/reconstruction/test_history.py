@@ -6,8 +6,11 @@ from pathlib import Path
 import pypose as pp
 import pytest
 import torch
+from reference.turning_walk import walk_with_turn
 
 from acezero_gpu.data import PosedViews
+from acezero_gpu.data.point_tracks import PointTracks
+from acezero_gpu.geometry import se3_from_matrix
 from acezero_gpu.io import read_history, write_history
 from acezero_gpu.mapping import TrainingProgress
 from acezero_gpu.network import Head, HeadConfig, SceneMap
@@ -77,6 +80,38 @@ def test_a_round_has_the_seconds_that_were_spent_in_it() -> None:
         1,
     )
     assert history.rounds[2].training == TRAINING
+
+
+def step_of_a_walk(name: str, across: int) -> ReconstructionStep:
+    """22 images of a walk with a turn on the spot; ``across`` points tie what is before to what is behind."""
+    points, centres, view, point = walk_with_turn(torch.device("cpu"), across)
+    count = len(centres)
+    poses = torch.eye(3, 4).repeat(count, 1, 1)
+    poses[:, :, 3] = -centres
+    names = tuple(f"{row:02d}.jpg" for row in range(count))
+    sure, yes = torch.full((count,), 600.0), torch.ones(count, dtype=torch.bool)
+    views = PosedViews(names, se3_from_matrix(poses), torch.full((count,), 500.0), sure)
+    tracks = PointTracks(points, view, point, torch.zeros(len(view), 2), torch.zeros(len(view)))
+    placed = Placement(yes, ~yes, yes, ~yes, sure)
+    return ReconstructionStep(2, name, None, views, views, count, 0, "enough", (), placed, tracks)
+
+
+def test_images_whose_scale_is_a_guess_are_named(tmp_path: Path) -> None:
+    history = BEFORE.after(step_of_a_walk("final", across=0), {})
+    parts = [image.scale_part for image in history.images]
+    apart = [image.name for image in history.images if image.scale_part == 1]
+    assert set(parts) == {0, 1} and 0 < len(apart) <= 11
+    assert history.uncertain_scale is not None
+    assert f"{len(apart)} images, {apart[0]} to {apart[-1]}" in history.uncertain_scale
+    write_history(tmp_path / "history.json", history)
+    assert read_history(tmp_path / "history.json") == history
+
+
+@pytest.mark.parametrize(("name", "across"), [("final", 20), ("iteration", 0)])
+def test_nothing_is_said_of_what_hangs_together_or_is_not_finished(name: str, across: int) -> None:
+    history = BEFORE.after(step_of_a_walk(name, across), {})
+    assert {image.scale_part for image in history.images} == {0}
+    assert history.uncertain_scale is None
 
 
 def test_it_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
