@@ -1,6 +1,5 @@
 """Pairs of views of photo-textured synthetic rooms: true parallax and occlusion."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from acezero_gpu.data.synthetic import render, synthetic_scene, walk, walk_camer
 from acezero_gpu.encoder_training.pairs import TrainingPairs
 from acezero_gpu.encoder_training.pictures import Picture
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px, compose, invert
+from acezero_gpu.runtime.progress import report
 
 DEPTH_TOLERANCE = 0.03
 """A point is seen if the other view's depth there differs by less than this share: else something hides it."""
@@ -43,10 +43,8 @@ class RenderedScenes:
     camera: PinholeCamera
 
 
-def render_scenes(
-    pictures: list[Picture], side: int, config: SceneConfig, seed: int, progress: Callable[[int], None]
-) -> RenderedScenes:
-    """All views of all rooms; ``progress`` is told how many rooms are ready."""
+def render_scenes(pictures: list[Picture], side: int, config: SceneConfig, seed: int) -> RenderedScenes:
+    """All views of all rooms."""
     camera = walk_camera(side, side)
     photographs = [picture[1] for picture in pictures]
     images = torch.empty(config.scenes, config.views, 3, side, side, dtype=torch.uint8)
@@ -58,7 +56,7 @@ def render_scenes(
         for view in range(config.views):
             rgb, depth[room, view] = render(scene, poses[room, view], camera)
             images[room, view] = rgb.permute(2, 0, 1)
-        progress(room + 1)
+        report(room + 1, config.scenes, "rooms")
     return RenderedScenes(images, depth, poses, camera)
 
 

@@ -19,11 +19,15 @@ from acezero_gpu.encoder_training.photometric import PhotometricChanges
 from acezero_gpu.encoder_training.pictures import Picture
 from acezero_gpu.encoder_training.scene_pairs import RenderedScenes, render_scenes, scene_pairs
 from acezero_gpu.network.learned_encoder import LearnedEncoder, encoder_bytes, read_learned_encoder
-from acezero_gpu.runtime import InputError, random_stream
+from acezero_gpu.runtime import InputError, StageTimer, random_stream
 from acezero_gpu.runtime.atomic import write_atomically
+from acezero_gpu.runtime.progress import Work, expect, report
 
 STRIDE = LearnedEncoder.stride
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "encoder.safetensors", "training.jsonl"
+RENDERING, TRAINING = "rendering", "training"
+ROOM_S, PIXEL_S = 2.5, 1.7e-6
+"""Seconds for a room, and in a step for each pixel of one side of the pairs, on one core of a server's CPU."""
 FIRST_TEMPERATURE = math.log(14.0)
 
 
@@ -103,14 +107,30 @@ class EncoderTrainer:
 
     def run(self) -> float:
         """Trains to the end; the best matching accuracy on the held-out pairs."""
-        config = self.config
-        if self.step < config.steps:
+        config, timer = self.config, StageTimer(self.device)
+        if self.step >= config.steps:
+            return self.best
+        expect("", self._expected())
+        with timer.stage(RENDERING):
             self._render()
-        held_out = self._validation_pairs() if self.step < config.steps else []
+            held_out = self._validation_pairs()
+        with timer.stage(TRAINING):
+            self._train(held_out)
+        return self.best
+
+    def _expected(self) -> list[Work]:
+        config = self.config
+        rooms = config.scenes.scenes if config.scene_share > 0 else 0
+        pixels = (config.steps - self.step) * config.pairs * config.side_px**2
+        return [Work(RENDERING, ROOM_S * rooms, "rooms"), Work(TRAINING, PIXEL_S * pixels, "steps")]
+
+    def _train(self, held_out: list[TrainingPairs]) -> None:
+        config, first = self.config, self.step
         try:
             while self.step < config.steps:
                 loss, share = self._one_step()
                 self.step += 1
+                report(self.step - first, config.steps - first, "steps")
                 last = self.step == config.steps
                 if self.step % 50 == 0:
                     self.log(
@@ -124,7 +144,6 @@ class EncoderTrainer:
         except KeyboardInterrupt:
             self.save_checkpoint()
             raise
-        return self.best
 
     def save_checkpoint(self) -> None:
         """Replaces the folder's checkpoint once the new one is complete."""
@@ -145,13 +164,7 @@ class EncoderTrainer:
         if config.scene_share <= 0 or config.scenes.scenes < 1:
             return
         self.log(f"rendering {config.scenes.scenes} rooms …")
-        self.rooms = render_scenes(
-            self.training,
-            config.side_px,
-            config.scenes,
-            config.seed,
-            lambda room: self.log(f"  {room} of {config.scenes.scenes} rooms rendered"),
-        )
+        self.rooms = render_scenes(self.training, config.side_px, config.scenes, config.seed)
 
     def _one_step(self) -> tuple[float, float]:
         config = self.config
@@ -205,7 +218,6 @@ class EncoderTrainer:
                 config.side_px,
                 replace(config.scenes, scenes=1),
                 config.seed + config.scenes.scenes,
-                lambda _: None,
             )
             sets.append(scene_pairs(room, config.validation_pairs, STRIDE, config.scenes, generator))
         return [self._changed(pairs, generator) for pairs in sets]

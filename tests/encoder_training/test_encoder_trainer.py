@@ -8,6 +8,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 import torch
+from reference.progress_listener import Heard
 
 from acezero_gpu.cli.app import main
 from acezero_gpu.data.synthetic_textures import poster, wall
@@ -28,6 +29,7 @@ from acezero_gpu.network.learned_encoder import (
     read_learned_encoder,
 )
 from acezero_gpu.runtime import InputError
+from acezero_gpu.runtime.progress import listening
 
 TINY = EncoderTrainingConfig(
     network=LearnedEncoderConfig(channels=16, width=16, coarser_levels=1),
@@ -124,7 +126,16 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(folder, tmp_path,
     second = start(folder, tmp_path / "parts")
     second.resume()
     assert second.step == 4  # the last checkpoint: one step is lost
-    second.run()
+    heard = Heard()
+    with listening(heard):
+        second.run()
+    left = TINY.steps - 4
+    assert heard.stages == heard.ended == ["rendering", "training"]
+    assert [work.unit for work in heard.expected[0][1]] == ["rooms", "steps"]
+    assert heard.reports[0] == (1, TINY.scenes.scenes, "rooms")
+    assert [told for told in heard.reports if told[2] == "steps"] == [
+        (step, left, "steps") for step in range(1, left + 1)
+    ]
     for ours, theirs in zip(second.encoder.parameters(), whole.encoder.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     again = start(folder, tmp_path / "parts")
