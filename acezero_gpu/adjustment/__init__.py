@@ -7,23 +7,15 @@ from acezero_gpu.adjustment.problem import (
     BundleAdjustmentResult,
     BundleProblem,
 )
-from acezero_gpu.adjustment.tracks import (
-    FilteredTracks,
-    Tracks,
-    build_tracks,
-    filter_tracks,
-    widest_angle_deg,
-)
+from acezero_gpu.adjustment.tracks import Tracks, build_tracks, widest_angle_deg
 
 __all__ = [
     "AdjustmentStatus",
     "BundleAdjustmentConfig",
     "BundleAdjustmentResult",
     "BundleProblem",
-    "FilteredTracks",
     "Tracks",
     "build_tracks",
     "bundle_adjust",
-    "filter_tracks",
     "widest_angle_deg",
 ]

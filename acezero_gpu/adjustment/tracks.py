@@ -1,7 +1,6 @@
 """Tracks: the keypoints of several views that show one point, from matches of pairs of views."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -10,8 +9,6 @@ from torch import Tensor
 from acezero_gpu.adjustment.merging import connected_components, merge_without_conflict, nodes_in_conflict
 from acezero_gpu.adjustment.observation_graph import ObservationGraph
 from acezero_gpu.geometry import camera_centres
-
-Conflicts = Literal["cut", "drop", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +33,6 @@ class Tracks:
         return torch.bincount(self.point_index, minlength=self.num_points)
 
 
-@dataclass(frozen=True, slots=True)
-class FilteredTracks:
-    """What a filter left, and where it came from."""
-
-    tracks: Tracks
-    """The remaining tracks, numbered anew."""
-    observations: Int[Tensor, " k"]
-    """For each remaining observation, its place before."""
-    points: Int[Tensor, " points"]
-    """For each remaining point, its number before."""
-
-
 def build_tracks(
     view_a: Int[Tensor, " m"],
     view_b: Int[Tensor, " m"],
@@ -56,15 +41,14 @@ def build_tracks(
     keypoints_per_view: int,
     *,
     min_length: int = 2,
-    conflicts: Conflicts = "cut",
 ) -> Tracks:
     """Connected components of the matches ``(view_a, keypoint_a) - (view_b, keypoint_b)``.
 
-    A point has one image per view, so a component with two keypoints of one view holds a wrong match.
-    ``drop`` removes such a component, ``keep`` leaves it. ``cut`` builds it again match by match, in an order
-    without meaning, and refuses every match that would put two keypoints of a view into one track; what it
-    leaves has no conflict, but a wrong match may survive in place of a right one. Matches within one view do
-    not count. Tracks with fewer than ``min_length`` observations are left out.
+    A point has one image per view, so a component with two keypoints of one view holds a wrong match. It is
+    built again match by match, in an order without meaning, and every match is refused that would put two
+    keypoints of a view into one track; what is left has no conflict, but a wrong match may survive in place of a
+    right one. Matches within one view do not count. Tracks with fewer than ``min_length`` observations are left
+    out.
     """
     apart = view_a != view_b
     view_a, view_b = view_a.long(), view_b.long()
@@ -76,51 +60,14 @@ def build_tracks(
     view = node.div(keypoints_per_view, rounding_mode="floor")
     label = connected_components(first, second, len(node))
     in_conflict = nodes_in_conflict(label, view)
-    kept = torch.ones_like(in_conflict)
-    if conflicts == "drop":
-        kept = ~in_conflict
-    elif conflicts == "cut":
-        wrong = in_conflict[first]
-        rebuilt = merge_without_conflict(first[wrong], second[wrong], view)
-        label = torch.where(in_conflict, rebuilt, label)
-    kept &= torch.bincount(label, minlength=len(node))[label] >= min_length
+    wrong = in_conflict[first]
+    rebuilt = merge_without_conflict(first[wrong], second[wrong], view)
+    label = torch.where(in_conflict, rebuilt, label)
+    kept = torch.bincount(label, minlength=len(node))[label] >= min_length
     node, label, view = node[kept], label[kept], view[kept]
     order = label.argsort(stable=True)
     roots, point_index = label[order].unique(return_inverse=True)
     return Tracks(view[order], (node - view * keypoints_per_view)[order], point_index, len(roots))
-
-
-def filter_tracks(
-    tracks: Tracks,
-    residuals_px: Float[Tensor, "k 2"],
-    depth: Float[Tensor, " k"],
-    angle_deg: Float[Tensor, " points"],
-    *,
-    max_error_px: float,
-    min_angle_deg: float,
-    min_length: int = 2,
-) -> FilteredTracks:
-    """Drop observations with an error above ``max_error_px`` or not in front of their view, then tracks.
-
-    A track goes when fewer than ``min_length`` observations of it remain or its ``angle_deg`` is below
-    ``min_angle_deg``. What is not finite is dropped. ``angle_deg`` is of all observations; where only the
-    remaining ones are to count, filter, compute ``widest_angle_deg`` again, and filter again.
-    """
-    good = (
-        (residuals_px.norm(dim=-1) <= max_error_px)
-        & (depth > 0)
-        & (angle_deg >= min_angle_deg)[tracks.point_index]
-    )
-    left = torch.bincount(tracks.point_index[good], minlength=tracks.num_points)
-    observations = (good & (left >= min_length)[tracks.point_index]).nonzero()[:, 0]
-    points, point_index = tracks.point_index[observations].unique(return_inverse=True)
-    return FilteredTracks(
-        Tracks(
-            tracks.view_index[observations], tracks.keypoint_index[observations], point_index, len(points)
-        ),
-        observations,
-        points,
-    )
 
 
 def widest_angle_deg(
