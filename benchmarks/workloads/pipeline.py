@@ -95,12 +95,18 @@ def run_job(job: Job) -> Figures:
 
 def mapping_figures(run: Path, seconds: float, settings: Settings) -> Figures:
     """Operations of the head's training per second, and what one large matrix product reaches."""
-    rounds = read_history(RunFolder(run).history).rounds
-    steps = sum(round_.training[-1].iteration for round_ in rounds if round_.training)
-    weights = max(_weights_of(path) for path in run.glob("map_*.safetensors"))
-    operations = training_operations(weights, settings.config.loop.training.batch_size, steps)
+    folder, batch_size = RunFolder(run), settings.config.loop.training.batch_size
+    steps = {
+        round_.index: round_.training[-1].iteration
+        for round_ in read_history(folder.history).rounds
+        if round_.training
+    }
+    operations = sum(
+        training_operations(_weights_of(folder.map(index)), batch_size, count)
+        for index, count in steps.items()
+    )
     return {
-        "mapping_steps": steps,
+        "mapping_steps": sum(steps.values()),
         "mapping_gflops": round(operations / seconds / 1e9, 1),
         "product_gflops": round(product_gflops(settings.device), 1),
     }

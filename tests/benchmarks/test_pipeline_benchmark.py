@@ -24,15 +24,17 @@ def round_of(steps: int | None, index: int) -> RoundRecord:
 
 
 def test_operations_of_the_mapping_are_those_of_all_its_steps(tmp_path):
-    """A round without a map has none; six operations for each weight, patch and step."""
+    """Six for each weight of the round's own map, patch and step; a round without a map has none."""
     rounds = tuple(round_of(steps, index) for index, steps in enumerate((None, 30, 70)))
     history = RunHistory("", (8, 6), (), 12, 1.0, True, rounds)
     write_history(RunFolder(tmp_path).history, history)
-    head = Head(16, HeadConfig(width=8), torch.zeros(3))
-    SceneMap(head, "x", 48, 1.0).save(tmp_path / "map_1.safetensors")
+    heads = [Head(16, HeadConfig(width=width), torch.zeros(3)) for width in (8, 40)]
+    for index, head in enumerate(heads, start=1):
+        SceneMap(head, "x", 48, 1.0).save(RunFolder(tmp_path).map(index))
     row = mapping_figures(tmp_path, 0.5, SETTINGS)
     assert row["mapping_steps"] == 100
-    operations = 6 * parameter_count(head) * SETTINGS.config.loop.training.batch_size * 100
+    weight_steps = parameter_count(heads[0]) * 30 + parameter_count(heads[1]) * 70
+    operations = 6 * weight_steps * SETTINGS.config.loop.training.batch_size
     assert row["mapping_gflops"] == pytest.approx(operations / 0.5 / 1e9, rel=1e-2, abs=0.05)
     assert row["product_gflops"] > 0
 
