@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    # Workers share the cores: more threads than cores makes all of them wait. Programs that tests start inherit it,
-    # and libraries read it when they are loaded, so it is set before any of them is.
-    share = max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    # Workers share the cores: more threads than cores makes all of them wait. Programs that tests start inherit it, and
+    # libraries that are loaded from here on read it.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    share = min(share, int(os.environ.get("OMP_NUM_THREADS", share)))
     os.environ["OMP_NUM_THREADS"] = str(share)
 
 import torch

@@ -28,6 +28,7 @@ from acezero_gpu.evaluation import (
 from acezero_gpu.geometry import camera_centres, rotation_angle_deg
 from acezero_gpu.io import read_pose_file, read_poses
 from acezero_gpu.io.pose_file import POSE_SUFFIXES
+from acezero_gpu.io.run_folder import is_result
 from acezero_gpu.runtime import InputError
 
 _NUMBER = r"[0-9.]+(?:[eE][+-]?[0-9]+)?"
@@ -160,6 +161,8 @@ def judge(
     focal = truth_focal_px if truth_focal_px is not None or is_file else math.nan
     truth = read_poses(truth_spec, estimate.names, focal, allow_missing=True)
     known = truth.confidence > 0
+    if is_file and is_result(Path(truth_spec)):  # a run also writes down what it did not register
+        known &= truth.registered(confidence_of_run(Path(truth_spec), otherwise=0.0))
     if not bool(known.any()):
         raise InputError(f"{truth_spec}: no true pose for any image of the estimate; are they named alike?")
     listed = len(read_pose_file(truth_spec).names if is_file else files_of(truth_spec, POSE_SUFFIXES))

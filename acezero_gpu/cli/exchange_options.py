@@ -59,12 +59,15 @@ MaxFrames = Annotated[
         rich_help_panel=FRAMES,
     ),
 ]
+VIDEO_FRAMES = 300
+"""So many frames of a video are reconstructed unless ``--max-frames`` says otherwise."""
 ReconstructMaxFrames = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--max-frames",
         min=2,
         help="At most so many frames of a video, evenly spread, the sharpest around.",
+        show_default=str(VIDEO_FRAMES),
         rich_help_panel=FRAMES,
     ),
 ]

@@ -58,6 +58,15 @@ def frames_of_run(video: Path, out: Path, selection: FrameSelection, log: RunLog
     return folder
 
 
+def refuse_video_flags(
+    images: str, fps: float | None, every: int | None, min_sharpness: float, max_frames: int | None
+) -> None:
+    """``InputError`` for what says which frames to take, where there is no video."""
+    flags = {"--fps": fps, "--every": every, "--min-sharpness": min_sharpness, "--max-frames": max_frames}
+    if given := [flag for flag, value in flags.items() if value]:
+        raise InputError(f"{' and '.join(given)}: of use for a video only, and {images} is none.")
+
+
 def frame_selection(
     fps: float | None, every: int | None, min_sharpness: float, max_frames: int | None, min_side: int = 540
 ) -> FrameSelection:

@@ -21,12 +21,17 @@ FOCAL_SPREAD = 0.01
 """Given focal lengths that differ by a larger share than this deserve a warning."""
 
 
-def confidence_of_run(poses: Path) -> float:
-    """From which confidence the run that wrote the file calls an image registered; 1 if it does not say."""
-    try:
-        return float(json.loads((poses.parent / "summary.json").read_text())[REGISTERED_FROM])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1.0
+def confidence_of_run(poses: Path, otherwise: float = 1.0) -> float:
+    """From which confidence the run that wrote the file calls an image registered.
+
+    ``otherwise`` if it lies beside no run; of a run that was interrupted only the history says it.
+    """
+    for name, key in (("summary.json", REGISTERED_FROM), ("history.json", "min_confidence")):
+        try:
+            return float(json.loads((poses.parent / name).read_text(encoding="utf-8"))[key])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return otherwise
 
 
 def settings_of_run(run: FinishedRun) -> ReconstructionConfig:
@@ -91,6 +96,18 @@ def shared_focal_px(given: PosedViews, poses: str, focal_px: float | None, log: 
 def guessed_focal_px(image_set: ImageSet) -> float:
     """0.7 of the image diagonal."""
     return float(PinholeCamera.guess(image_set.width, image_set.height).focal_px[0])
+
+
+def focal_of_map(scene_map: SceneMap, image_set: ImageSet, log: RunLog) -> float:
+    """That of the map's images, in pixels of these; says so where it takes these for cropped ones."""
+    size = image_set.width, image_set.height
+    focal = scene_map.focal_px(*size)
+    if not scene_map.has_shape_of(*size):
+        log.warn(
+            f"the images are {size[0]}x{size[1]}, of another shape than those of the map: taken for cropped ones of "
+            f"the same camera, with a focal length of {focal:.1f} px; if they are not, say it with --focal-px."
+        )
+    return focal
 
 
 def map_file_of(given: Path) -> Path:

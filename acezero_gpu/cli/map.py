@@ -17,10 +17,9 @@ from acezero_gpu.cli.settings import Settings, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress
-from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank, ReconstructionState, parallel
 from acezero_gpu.reconstruction.plan import mapping_work
-from acezero_gpu.reconstruction.rounds import Loop, adjusted, heads_for
+from acezero_gpu.reconstruction.rounds import Loop, adjusted, heads_for, scene_map_of
 from acezero_gpu.reconstruction.state import posed_state, to_posed_views
 from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.progress import expect
@@ -92,7 +91,7 @@ def map_folder(
     command: list[str | Path] = ["map", images, out, "--poses", poses]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
     command += ["--allow-missing"] if allow_missing else []
-    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    run = Run.start(out, settings, log, command, overwrite=overwrite, reads=[poses])
     adjusts = settings.config.loop.joint.when != "off"
     bank = run.load_bank(image_set, keypoints=adjusts)
     given = given_of(given, bank.images.image_set)
@@ -145,11 +144,9 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
 
 
 def _save(run: Run, bank: ImageBank, state: ReconstructionState, mapped: MappingResult) -> str:
-    shortest = min(bank.height, bank.width)
-    focal = float(mapped.camera.focal_px.mean())
     path = run.folder.path / "map.safetensors"
-    k1, k2 = state.radial.tolist()
-    SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest, (k1, k2)).save(path)
+    scene_map = scene_map_of(bank, mapped, state.radial)
+    scene_map.save(path)
     poses = state.cam_from_world.clone()
     poses[state.registered] = mapped.cam_from_world
     confidence = torch.where(state.registered, torch.inf, 0.0)
@@ -161,7 +158,7 @@ def _save(run: Run, bank: ImageBank, state: ReconstructionState, mapped: Mapping
     figures = {
         "mapped": count,
         "focal_px": round(focal_original_px, 3),
-        "radial": [round(k1, 6), round(k2, 6)],
+        "radial": [round(value, 6) for value in scene_map.radial],
         "iterations": mapped.iterations,
         "heads": mapped.head.count,
         "inlier_share": round(mapped.inlier_share, 4),

@@ -10,7 +10,7 @@ from acezero_gpu.data import PosedViews
 from acezero_gpu.io.export_scene import ColouredPoints
 from acezero_gpu.network import SceneMap
 from acezero_gpu.reconstruction import ImageBank
-from acezero_gpu.reconstruction.map_cloud import CloudConfig, cell_points, choose_points
+from acezero_gpu.reconstruction.map_cloud import CloudConfig, cell_points, choose_points, cloud_unit
 from acezero_gpu.runtime import random_stream
 from acezero_gpu.runtime.progress import report
 
@@ -78,22 +78,22 @@ def exported_points(
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> ColouredPoints:
     """Points of all images of the bank, chosen as ``config`` says."""
-    points, colours, errors_px, jumps = [], [], [], []
+    found: list[tuple[Tensor, ...]] = []
     for part in torch.arange(len(bank)).split(_BATCH):
         seen = cell_points(bank, scene_map, views, part)
         good = (seen.error_px < config.worst_error_px * bank.pixel_scale) & (seen.depth > 0)
-        good &= seen.depth <= config.max_depth
-        points.append(seen.points[good])
-        colours.append(seen.colours[good])
-        errors_px.append(seen.error_px[good])
-        jumps.append(seen.jump[good])
+        every = (seen.points, seen.colours, seen.error_px, seen.jump, seen.depth)
+        found.append(tuple(values[good] for values in every))
         progress(int(part[-1]) + 1, len(bank))
+    points, colours, error_px, jump, depth = (torch.cat(values) for values in zip(*found, strict=True))
+    unit = cloud_unit(depth)
+    near = depth <= config.max_depth * unit
     chosen = choose_points(
-        torch.cat(errors_px),
-        torch.cat(jumps),
+        error_px[near],
+        jump[near] / unit,
         len(bank) * bank.grid[0] * bank.grid[1],
         config,
         random_stream(seed, "exported points"),
         pixel_scale=bank.pixel_scale,
     )
-    return ColouredPoints(torch.cat(points)[chosen], torch.cat(colours)[chosen])
+    return ColouredPoints(points[near][chosen], colours[near][chosen])

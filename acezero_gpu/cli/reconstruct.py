@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from acezero_gpu.cli import exchange_options as exchange
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
-from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video
+from acezero_gpu.cli.frames import frame_selection, frames_of_run, named_video, refuse_video_flags
 from acezero_gpu.cli.memory_size import memory_bytes
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.point_cloud import map_points
@@ -70,7 +71,7 @@ def reconstruct(
     fps: exchange.Fps = None,
     every: exchange.Every = None,
     min_sharpness: exchange.MinSharpness = 0.0,
-    max_frames: exchange.ReconstructMaxFrames = 300,
+    max_frames: exchange.ReconstructMaxFrames = None,
     device: opt.Device = "auto",
     preset: opt.Preset = "auto",
     config: opt.ConfigFile = None,
@@ -97,9 +98,9 @@ def reconstruct(
         "loop.final_heads": heads,
     }
     settings = resolve_settings(device, preset, config, flags, set_)
-    frames = frame_selection(fps, every, min_sharpness, max_frames)
-    if (fps or every) and named_video(images) is None:
-        raise InputError(f"--fps and --every are for videos, and {images} is none.")
+    frames = frame_selection(fps, every, min_sharpness, max_frames or exchange.VIDEO_FRAMES)
+    if named_video(images) is None:
+        refuse_video_flags(images, fps, every, min_sharpness, max_frames)
     with all_ranks(settings) as settings, RunLog(verbosity(quiet, verbose), log_json) as log:
         try:
             outcome = reconstruct_folder(
@@ -157,7 +158,8 @@ def reconstruct_folder(
     command += start.command()
     command += ["--video"] if film else []
     command += frames.flags() if video is not None else []
-    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    reads = [start.poses, start.depth, start.seed_map]
+    run = Run.start(out, settings, log, command, overwrite=overwrite, reads=reads)
     if image_set is None:
         assert video is not None
         with run.timer.stage("frames"):
@@ -196,7 +198,7 @@ def _run_loop(
     config = run.settings.config
     step: ReconstructionStep | None = None
     image_set = bank.images.image_set
-    history = RunHistory.start(bank, config.loop)
+    history = RunHistory.start(bank, config.loop, poses_fixed=given is not None and given.fixed)
     rounds = run_loop(
         bank,
         camera,
@@ -235,7 +237,9 @@ def _finish(
     min_confidence = settings.config.loop.registration.min_inlier_share * cells
     assert step.scene_map is not None, "the final round trains a map"
     _write_poses(folder.poses_final, step.views, given)
-    tracked = _write_tracks(run, bank, step)
+    figures = _figures(step, min_confidence, _write_tracks(run, bank, step))
+    # What follows are pictures of the result: were one of them to fail, the result is finished all the same.
+    run.write_summary(bank.images.image_set, figures)
     with run.timer.stage("point cloud"):
         cloud = map_points(bank, step.scene_map, step.views, min_confidence, settings.config.seed)
         write_points(folder.point_cloud, cloud.points, cloud.colours)
@@ -256,25 +260,28 @@ def _finish(
                 film_of_run(folder.video, rounds_of(folder), step.views, min_confidence, cloud, bank)
         except RunFailedError as error:  # the reconstruction itself is in order
             run.log.warn(str(error))
-    focal_px = float(step.views.focal_px[0])
-    figures = {
-        "registered": step.registered,
-        "registered_by_map": step.registered_by_map,
-        "focal_px": round(focal_px, 3),
-        "iterations": step.index,
-        "stop_reason": step.stop_reason,
-        REGISTERED_FROM: round(min_confidence, 3),
-        "radial": [round(value, 6) for value in step.scene_map.radial],
-        "points": len(cloud.points),
-        "tracks": tracked,
-    }
+    figures["points"] = len(cloud.points)
     run.write_summary(bank.images.image_set, figures)
     line = (
-        f"registered {step.registered} of {len(bank)} images, focal {focal_px:.1f} px, "
+        f"registered {step.registered} of {len(bank)} images, focal {float(step.views.focal_px[0]):.1f} px, "
         f"{run.log.seconds:.0f} s → {folder.poses_final}"
     )
     run.log.line(f" {line}")
     return Outcome(step.views, step.registered, min_confidence, run.log.seconds, line)
+
+
+def _figures(step: ReconstructionStep, min_confidence: float, tracks: int) -> dict[str, Any]:
+    """What the summary says of the poses."""
+    return {
+        "registered": step.registered,
+        "registered_by_map": step.registered_by_map,
+        "focal_px": round(float(step.views.focal_px[0]), 3),
+        "iterations": step.index,
+        "stop_reason": step.stop_reason,
+        REGISTERED_FROM: round(min_confidence, 3),
+        "radial": [round(value, 6) for value in step.radial],
+        "tracks": tracks,
+    }
 
 
 def _write_tracks(run: Run, bank: ImageBank, step: ReconstructionStep) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from acezero_gpu.cli import options as opt
 from acezero_gpu.cli.failure import RunFailedError
-from acezero_gpu.cli.given import load_map
+from acezero_gpu.cli.given import focal_of_map, load_map
 from acezero_gpu.cli.output import say
 from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.run import Run
@@ -66,12 +66,12 @@ def register_folder(
     image_set = resolve_images(images, minimum=1)
     command: list[str | Path] = ["register", images, map_file, out]
     command += ["--focal-px", f"{focal_px:g}"] if focal_px else []
-    run = Run.start(out, settings, log, command, overwrite=overwrite)
+    run = Run.start(out, settings, log, command, overwrite=overwrite, reads=[map_file])
     # Every image is encoded once only: nothing to keep.
     run = run.with_bank_settings(shortest_side_px=scene_map.shortest_side_px, feature_cache_bytes=0)
     bank = run.load_bank(image_set, keypoints=False, minimum=1)
     image_set = bank.images.image_set
-    focal = focal_px or scene_map.focal_px(float(min(image_set.width, image_set.height)))
+    focal = focal_px or focal_of_map(scene_map, image_set, log)
     config = settings.config.loop.registration
     expect("", [registration_work(bank, scene_map.head.count)])
     with run.timer.stage("registration"):

@@ -23,7 +23,7 @@ IMAGE_SIZE_IF_UNKNOWN = (4, 3)
 
 
 def report_content(run: FinishedRun, device: torch.device) -> ReportContent:
-    """Everything that can be said from the files of a run; what is missing stands in ``notes``."""
+    """Everything that can be said from the files of a run; what is missing or uncertain stands in ``notes``."""
     folder = RunFolder(run.path)
     notes = _missing_files(run)
     if run.history is not None and run.history.uncertain_scale is not None:

@@ -19,9 +19,6 @@ from acezero_gpu.reconstruction import ImageBank
 from acezero_gpu.reconstruction.parallel import share_bank
 from acezero_gpu.runtime import InputError, StageTimer, describe_device
 
-FURTHER_FILES = ("map.safetensors", "poses.txt", "point_cloud.ply")
-"""Results that ``RunFolder`` does not know by name."""
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -36,22 +33,22 @@ class Run:
 
     @classmethod
     def start(
-        cls, out: Path, settings: Settings, log: RunLog, command: Sequence[str | Path], *, overwrite: bool
+        cls,
+        out: Path,
+        settings: Settings,
+        log: RunLog,
+        command: Sequence[str | Path],
+        *,
+        overwrite: bool,
+        reads: Sequence[str | Path | None] = (),
     ) -> "Run":
         """Makes the folder ready and writes ``config.toml`` and the head of ``log.txt``.
 
-        ``InputError`` if the folder holds results and ``overwrite`` is off, or if it cannot be written.
+        ``InputError`` if the folder holds results and ``overwrite`` is off, if ``overwrite`` would remove what the
+        command ``reads``, or if it cannot be written.
         """
         folder = RunFolder(out)
-        left = [out / name for name in FURTHER_FILES if (out / name).is_file()]
-        if left and not overwrite:
-            raise InputError(
-                f"{out}: holds results already ({left[0].name}); "
-                "give another folder, or --overwrite to replace them."
-            )
-        folder.prepare(overwrite)
-        for path in left:
-            path.unlink()
+        folder.prepare(overwrite, [source for source in reads if source is not None])
         settings_file = ["--preset", settings.preset, "--config", str(folder.config)]
         line = shlex.join(["acezero", *map(str, command), *settings_file])
         folder.write_text("config.toml", f"# {line}\n# preset {settings.preset}\n{as_toml(settings.config)}")
@@ -102,7 +99,7 @@ class Run:
         return replace(self, settings=replace(self.settings, config=config))
 
     def write_summary(self, images: ImageSet, figures: Mapping[str, Any]) -> None:
-        """``summary.json``: the command's figures, then what they were made with. It is written last."""
+        """``summary.json``: the command's figures, then what they were made with; it says that the run is finished."""
         content: dict[str, Any] = {"command": self.command, "images": len(images)}
         content |= figures
         content |= {

@@ -6,7 +6,14 @@ from pathlib import Path
 import pypose as pp
 import torch
 
-from acezero_gpu.cli.given import given_of, guessed_focal_px, load_map, read_given, shared_focal_px
+from acezero_gpu.cli.given import (
+    focal_of_map,
+    given_of,
+    guessed_focal_px,
+    load_map,
+    read_given,
+    shared_focal_px,
+)
 from acezero_gpu.cli.run_log import RunLog
 from acezero_gpu.cli.settings import Settings
 from acezero_gpu.data import ImageSet, PosedViews, find_depth_files
@@ -81,7 +88,7 @@ def starting_camera(
     if loaded.poses is not None and start.poses is not None:
         return bank.camera(shared_focal_px(loaded.poses, start.poses, focal_px, log))
     if focal_px is None and loaded.scene_map is not None:
-        focal_px = loaded.scene_map.focal_px(float(min(image_set.width, image_set.height)))
+        focal_px = focal_of_map(loaded.scene_map, image_set, log)
     return bank.camera(guessed_focal_px(image_set) if focal_px is None else focal_px)
 
 

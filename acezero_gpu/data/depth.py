@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from acezero_gpu.data.image_set import files_of, match_files
+from acezero_gpu.data.file_matching import is_depth_map, match_files
+from acezero_gpu.data.image_set import files_of
 from acezero_gpu.runtime import InputError
 
 DEPTH_SUFFIXES = frozenset({".png", ".npy", ".tif", ".tiff", ".pgm"})
@@ -47,12 +48,13 @@ def find_depth_files(spec: str | Path, names: Sequence[str]) -> DepthFiles:
     """The depth files that a folder or glob names, matched to the images.
 
     Files whose name equals that of an image (up to ``.color`` and ``.depth``) belong to it, and images
-    without one have no depth. Where no name fits, both are paired in alphabetical order, and then there must
+    without one have no depth. Where no name fits, both are paired in order, and then there must
     be as many maps as images. ``InputError`` otherwise.
     """
     files = files_of(spec, DEPTH_SUFFIXES)
     if not files:
         raise InputError(f"{spec}: no depth map matches; give a folder or glob of 16-bit PNG or .npy files.")
+    files = [file for file in files if is_depth_map(file)] or files  # their colour images may lie beside them
     return DepthFiles(tuple(match_files(names, files, spec=spec, kind="depth maps")))
 
 

@@ -3,22 +3,27 @@
 import glob
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from PIL import Image
 
+from acezero_gpu.data.file_matching import frame_key, is_depth_map
 from acezero_gpu.data.video import VIDEO_SUFFIXES
 from acezero_gpu.runtime import InputError
 
 LOG = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".pnm"}
+    {".jpg", ".jpeg", ".jfif", ".avif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".pnm"}
 )
 """What counts as an image in a folder; a glob or a list may name any file that Pillow reads."""
+UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"})
+"""Photographs that are not read here: a folder of them must not be passed over in silence."""
+SHOWN = 5
+"""So many files of one kind are named in a message."""
 
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = frozenset({5, 6, 7, 8})
@@ -87,6 +92,11 @@ def resolve_images(spec: str | Path, *, limit: int | None = None, minimum: int =
     does not exist, and when the images differ in size.
     """
     named = _named_files(spec)
+    unread = [path for path in files_of(spec, UNREAD_SUFFIXES) if path.suffix.lower() in UNREAD_SUFFIXES]
+    if unread and not named:
+        raise InputError(f"{unread[0]}: {_CONVERT}")
+    if unread:
+        LOG.warning("%d photographs are left out, the first is %s: %s", len(unread), unread[0], _CONVERT)
     if not named:
         raise InputError(
             f"{spec}: no image matches; give a folder, a glob such as 'photos/*.jpg', or a list."
@@ -104,67 +114,6 @@ def resolve_images(spec: str | Path, *, limit: int | None = None, minimum: int =
     width, height = _common_size([pair[0] for pair, _ in readable], [size for _, size in readable])
     names = tuple(pair[0] for pair, _ in readable)
     return ImageSet(names, tuple(pair[1] for pair, _ in readable), width, height, skipped)
-
-
-def frame_key(name: str | PurePath) -> str:
-    """What the files of one frame share: the stem without a trailing ``color``, ``depth`` or ``pose``.
-
-    ``frame-000000.color.png``, ``frame-000000.depth.png`` and ``frame-000000.pose.txt`` all give
-    ``frame-000000``.
-    """
-    stem = PurePath(name).stem
-    for word in ("color", "colour", "rgb", "depth", "pose"):
-        for separator in "._-":
-            if stem.lower().endswith(separator + word):
-                return stem[: -len(word) - 1]
-    return stem
-
-
-def unique_index(keys: Sequence[str]) -> dict[str, int]:
-    """Position of each key that occurs once."""
-    counts = Counter(keys)
-    return {key: i for i, key in enumerate(keys) if counts[key] == 1}
-
-
-def match_by_key(names: Sequence[str], candidates: Sequence[str]) -> list[int | None]:
-    """For every image name the candidate of the same frame, or None.
-
-    The strictest rule that finds anything decides for the whole set: full name, file name, stem, then
-    ``frame_key``; a key that occurs twice on either side matches nothing, so no file serves two images.
-    """
-    rules: tuple[Callable[[str], str], ...] = (
-        str,
-        lambda name: PurePath(name).name,
-        lambda name: PurePath(name).stem,
-        frame_key,
-    )
-    for rule in rules:
-        ours = unique_index([rule(name) for name in names])
-        theirs = unique_index([rule(name) for name in candidates])
-        if ours.keys() & theirs.keys():
-            return [theirs.get(key) if key in ours else None for key in map(rule, names)]
-    return [None] * len(names)
-
-
-def match_files(
-    names: Sequence[str], files: Sequence[Path], *, spec: str | Path, kind: str
-) -> list[Path | None]:
-    """For every image the file that belongs to it, or None, from files in alphabetical order.
-
-    Where ``match_by_key`` finds nothing at all, images and files are paired in alphabetical order, and
-    ``InputError`` is raised if there are not as many of both.
-    """
-    matches = match_by_key(names, [file.name for file in files])
-    if all(match is None for match in matches):
-        if len(files) != len(names):
-            raise InputError(
-                f"{spec}: {len(files)} {kind} for {len(names)} images, and no name in common; "
-                "name them like the images, or give one per image."
-            )
-        in_order = sorted(range(len(names)), key=lambda row: names[row])
-        for rank, row in enumerate(in_order):
-            matches[row] = rank
-    return [None if match is None else files[match] for match in matches]
 
 
 def files_of(spec: str | Path, suffixes: frozenset[str]) -> list[Path]:
@@ -199,11 +148,35 @@ def require_minimum(
         )
 
 
+_CONVERT = "this format cannot be read here; convert such files to JPEG or PNG first."
+
+
 def _named_files(spec: str | Path) -> list[tuple[str, Path]]:
     path = Path(spec)
+    if path.is_file() and path.suffix.lower() in UNREAD_SUFFIXES:
+        return []
     if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
         return _listed_files(path)
-    return [(str(found), found) for found in files_of(spec, IMAGE_SUFFIXES)]
+    found = [file for file in files_of(spec, IMAGE_SUFFIXES) if file.suffix.lower() not in UNREAD_SUFFIXES]
+    return [(str(file), file) for file in _photographs(found)]
+
+
+def _photographs(files: list[Path]) -> list[Path]:
+    """Without depth maps that lie beside their colour images, and without the pictures that a run makes of itself."""
+    coloured = {
+        file.parent / frame_key(file)
+        for file in files
+        if frame_key(file) != file.stem and not is_depth_map(file)
+    }
+    depth = {file for file in files if is_depth_map(file) and file.parent / frame_key(file) in coloured}
+    if depth:
+        LOG.warning("%d depth maps beside the images are no photographs: left out", len(depth))
+    drawn = {
+        file
+        for file in files
+        if file.name == "reconstruction.png" and file.with_name("config.toml").is_file()
+    }
+    return [file for file in files if file not in depth and file not in drawn]
 
 
 def _listed_files(list_file: Path) -> list[tuple[str, Path]]:
@@ -269,10 +242,21 @@ def _common_size(names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> tupl
     if not sizes:
         return 0, 0
     (width, height), count = Counter(sizes).most_common(1)[0]
-    for name, size in zip(names, sizes, strict=True):
-        if size != (width, height):
-            raise InputError(
-                f"{name} is {size[0]}x{size[1]} but {count} of {len(names)} images are {width}x{height}; "
-                "all images of one run must have the same size, so resize it or leave it out."
-            )
-    return width, height
+    odd = [(name, size) for name, size in zip(names, sizes, strict=True) if size != (width, height)]
+    if not odd:
+        return width, height
+    (first, (columns, rows)), *others = odd
+    more = ""
+    if others:
+        shown = ", ".join(f"{name} ({size[0]}x{size[1]})" for name, size in others[:SHOWN])
+        rest = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        more = f", and so differ {shown}{rest}"
+    advice = "leave it out, since the centre of a cropped picture is not that of the lens"
+    if (rows, columns) == (width, height):
+        advice = "leave upright or lying ones out, or turn them by 90 degrees"
+    elif abs(columns * height - rows * width) <= max(width, height):
+        advice = "resize it or leave it out"
+    raise InputError(
+        f"{first} is {columns}x{rows} but {count} of {len(names)} images are {width}x{height}{more}; "
+        f"all images of one run must have the same size: {advice}."
+    )

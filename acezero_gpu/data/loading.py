@@ -110,7 +110,9 @@ def decode_image(path: Path, mode: str, size_px: tuple[int, int]) -> NDArray[np.
     with Image.open(path) as image:
         if image.format == "JPEG":
             return np.array(_decode_jpeg(image, mode, size_px))
-    values = iio.imread(path, plugin="pillow", index=0, rotate=True)
+        # Their channels would be taken for colours and transparency.
+        as_rgb = "RGB" if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else None
+    values = iio.imread(path, plugin="pillow", index=0, rotate=True, mode=as_rgb)
     return np.array(_flatten(_eight_bit(values), mode).resize(size_px, Image.Resampling.LANCZOS))
 
 

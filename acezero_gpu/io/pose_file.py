@@ -18,7 +18,8 @@ import pypose as pp
 import torch
 from torch import Tensor
 
-from acezero_gpu.data.image_set import files_of, match_by_key, match_files
+from acezero_gpu.data.file_matching import match_by_key, match_files
+from acezero_gpu.data.image_set import files_of
 from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.geometry import invert, orthonormalise, se3_from_matrix
 from acezero_gpu.runtime import InputError
@@ -89,7 +90,7 @@ def read_pose_folder(
     """Camera-to-world matrices, one text file per image, for these images in their order.
 
     A file belongs to the image of the same stem (``frame-000000.pose.txt`` to ``frame-000000.color.png``);
-    where no stem fits, both are paired in alphabetical order, if there are as many. Found poses have
+    where no name fits, both are paired in order, if there are as many. Found poses have
     confidence inf. A matrix that is not finite marks a lost frame: identity with confidence 0, and so does
     an absent file if ``allow_missing``. ``InputError`` for an image without a file otherwise, and for a file
     that does not hold a rigid 4x4 matrix.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ import tomli_w
 from acezero_gpu.runtime import InputError
 from acezero_gpu.runtime.atomic import write_atomically
 
-RESULT_PATTERNS = ("poses_final.txt", "poses_*.txt", "map_*.safetensors", "summary.json")
-"""Files whose presence means that the folder holds a finished or an interrupted run."""
-OTHER_PATTERNS = (
+_RESULT = re.compile(
+    r"poses_(final|mapped|(iteration)?\d+(_preliminary)?)\.txt|map_(iteration)?\d+\.safetensors|summary\.json"
+)
+"""Files whose presence means that the folder holds a finished or an interrupted run: no ``poses_known.txt``."""
+RESULTS_BY_COMMON_NAMES = ("map.safetensors", "poses.txt", "point_cloud.ply")
+"""Results of runs, too, but files of other origin may be called so."""
+OTHER_FILES = (
     "config.toml",
     "log.txt",
     "history.json",
@@ -33,6 +37,11 @@ IMAGE_ROOT = "image_root"
 IMAGE_SIZE = "image_size_px"
 """Key of ``summary.json``: width and height of every image."""
 _ROUND = re.compile(r"poses_(\d+)\.txt")
+
+
+def is_result(path: Path) -> bool:
+    """Whether the file has the name of a result of a run."""
+    return bool(_RESULT.fullmatch(path.name)) or path.name in RESULTS_BY_COMMON_NAMES
 
 
 class RunFolder:
@@ -104,14 +113,23 @@ class RunFolder:
         return self.path / f"map_{step}.safetensors"
 
     def earlier_results(self) -> list[Path]:
-        """Result files that lie here already."""
-        return sorted({path for pattern in RESULT_PATTERNS for path in self.path.glob(pattern)})
+        """Result files that lie here already; of other origin, perhaps, those with a common name."""
+        files = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        return [file for file in files if is_result(file)]
 
-    def prepare(self, overwrite: bool = False) -> None:
-        """Make the folder ready for a new run.
+    def files_of_a_run(self) -> list[Path]:
+        """All that ``prepare`` removes to make room: what an earlier run wrote, and nothing else."""
+        ours = [file for file in self.earlier_results() if file.name not in RESULTS_BY_COMMON_NAMES]
+        if self.config.is_file():  # every run writes it first; without it files of common names are others'
+            ours += [self.path / name for name in (*OTHER_FILES, *RESULTS_BY_COMMON_NAMES)]
+        return [file for file in ours if file.is_file()]
 
-        ``InputError`` if it holds results and ``overwrite`` is off, or if it cannot be written. With
-        ``overwrite``, files of an earlier run are removed by their names, and nothing else.
+    def prepare(self, overwrite: bool = False, reads: Sequence[str | Path] = ()) -> None:
+        """Make the folder ready for a new run, which ``reads`` these files and folders.
+
+        ``InputError`` if it holds results and ``overwrite`` is off, if what the run reads is among what would be
+        removed, or if it cannot be written. With ``overwrite``, files of an earlier run are removed by their names,
+        and nothing else.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -121,9 +139,8 @@ class RunFolder:
                     f"{self.path}: holds results already ({earlier[0].name}); "
                     "give another folder, or --overwrite to replace them."
                 )
-            for pattern in RESULT_PATTERNS + OTHER_PATTERNS if overwrite else ():
-                for path in self.path.glob(pattern):
-                    path.unlink(missing_ok=True)
+            if overwrite:
+                self._remove_earlier(reads)
             probe = self.path / ".writable"
             write_atomically(probe, "")
             probe.unlink()
@@ -131,6 +148,17 @@ class RunFolder:
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); give a folder that you may write to."
             ) from error
+
+    def _remove_earlier(self, reads: Sequence[str | Path]) -> None:
+        going = {file.resolve(): file for file in self.files_of_a_run()}
+        for source in map(Path, reads):
+            lost = [file for place, file in going.items() if source.resolve() in (place, place.parent)]
+            if lost:
+                raise InputError(
+                    f"{source}: --overwrite would remove {lost[0]} before it is read; write to another folder."
+                )
+        for file in going.values():
+            file.unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file of the run."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of, match_by_key, resolve_images
+from acezero_gpu.data.file_matching import match_by_key
+from acezero_gpu.data.image_set import IMAGE_SUFFIXES, files_of, resolve_images
 from acezero_gpu.data.posed_views import PosedViews
 from acezero_gpu.io.history_file import read_history
 from acezero_gpu.io.pose_file import read_pose_file

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import torch
 from PIL import Image
 
-from acezero_gpu.data.image_set import match_by_key
+from acezero_gpu.data.file_matching import match_by_key
 from acezero_gpu.data.loading import decode_image
 from acezero_gpu.geometry import PinholeCamera, invert
 from acezero_gpu.io.datasets.image_set_folder import every_eighth

@@ -15,6 +15,8 @@ from acezero_gpu.runtime import autocast, chunk_ranges
 from acezero_gpu.runtime.atomic import write_atomically
 
 FORMAT = "acezero-map-1"
+SAME_SHAPE = 0.01
+"""Ratios of the sides that differ by a smaller share are rounded ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,24 @@ class SceneMap:
     """Focal length divided by the image's shortest side: the camera of the mapping images, at any resolution."""
     radial: tuple[float, float] = (0.0, 0.0)
     """``k1, k2`` of the mapping images' lens."""
+    longest_to_shortest: float | None = None
+    """Shape of the mapping images; None in files of earlier versions."""
 
-    def focal_px(self, shortest_side_px: float) -> float:
-        """The mapping images' focal length for an image of this shortest side."""
-        return self.focal_to_shortest * shortest_side_px
+    def has_shape_of(self, width_px: int, height_px: int) -> bool:
+        """Whether the mapping images had this shape, upright or lying."""
+        shape = max(width_px, height_px) / min(width_px, height_px)
+        return self.longest_to_shortest is None or abs(shape / self.longest_to_shortest - 1) < SAME_SHAPE
+
+    def focal_px(self, width_px: int, height_px: int) -> float:
+        """The mapping images' focal length for images of this size.
+
+        Images of another shape are taken for pictures of the same camera that were cropped on two opposite sides.
+        """
+        shortest, longest = sorted((width_px, height_px))
+        mapped = self.longest_to_shortest
+        if mapped is None or self.has_shape_of(width_px, height_px) or longest / shortest < mapped:
+            return self.focal_to_shortest * shortest
+        return self.focal_to_shortest * longest / mapped
 
     @torch.no_grad()
     def scene_coordinates(
@@ -56,6 +72,7 @@ class SceneMap:
             "shortest_side_px": self.shortest_side_px,
             "focal_to_shortest": self.focal_to_shortest,
             "radial": list(self.radial),
+            "longest_to_shortest": self.longest_to_shortest,
         }
         state = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
         # In units of the world: half precision would move a centre by centimetres.
@@ -74,12 +91,14 @@ class SceneMap:
         try:
             head = head_from_state(state).to(device).eval().requires_grad_(False)
             k1, k2 = (float(value) for value in meta["radial"])
+            shape = meta.get("longest_to_shortest")
             return SceneMap(
                 head,
                 meta["encoder"],
                 int(meta["shortest_side_px"]),
                 float(meta["focal_to_shortest"]),
                 (k1, k2),
+                None if shape is None else float(shape),
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: not a complete map file ({str(error).splitlines()[0]}).") from error

@@ -1,7 +1,8 @@
 """What a reconstruction leaves to be looked at afterwards: its rounds, and how each image fared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Literal
 
 import torch
@@ -15,6 +16,8 @@ from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.state import Placement, ReconstructionStep, StepName
 
 PlacedBy = Literal["map", "keypoints", "none"]
+MOST_STRETCHES = 4
+"""So many stretches of images are named in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class ImageRecord:
     reason: str | None
     """Why the image has no pose, as far as the loop knows; None if it has one."""
     scale_part: int = 0
-    """Images of one number other than 0 are of one scale that hardly any point ties to that of the others."""
+    """Images of one number other than 0 are of one scale that hardly any point ties to that of the others. 0 for all
+    others, those included that too few points hold to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,11 @@ class RunHistory:
     """Whether the loop lets keypoints place images that the map misses."""
     rounds: tuple[RoundRecord, ...] = ()
     images: tuple[ImageRecord, ...] = ()
+    poses_fixed: bool = False
+    """Whether some poses are held as they were given: they hold the scale as well."""
 
     @staticmethod
-    def start(bank: ImageBank, config: LoopConfig) -> "RunHistory":
+    def start(bank: ImageBank, config: LoopConfig, *, poses_fixed: bool = False) -> "RunHistory":
         """Before the first round."""
         files = bank.images.image_set
         cells = bank.grid[0] * bank.grid[1]
@@ -85,23 +91,40 @@ class RunHistory:
             cells,
             config.registration.min_inlier_share * cells,
             config.joint.when != "off",
+            poses_fixed=poses_fixed,
         )
 
     @property
     def uncertain_scale(self) -> str | None:
         """A sentence on the images whose scale against that of the others is a guess; None if there are none."""
-        parts: dict[int, list[str]] = {}
-        for image in self.images:
+        parts: dict[int, list[int]] = {}
+        for row, image in enumerate(self.images):
             if image.scale_part > 0:
-                parts.setdefault(image.scale_part, []).append(image.name)
+                parts.setdefault(image.scale_part, []).append(row)
         if not parts:
             return None
-        groups = "; ".join(f"{len(names)} images, {names[0]} to {names[-1]}" for names in parts.values())
-        return (
-            f"Hardly any point with parallax ties these to the other images ({groups}): the camera may have turned on "
-            "the spot in between. Their directions hold, but their distances may be too long or too short by one "
-            "factor; pictures taken while walking from one place to the other would fix it."
+        groups = [f"{len(rows)} images ({self._stretches(rows)})" for rows in parts.values()]
+        each, factor = (
+            ("them", "one factor") if len(groups) == 1 else ("each of these groups", "a factor for each")
         )
+        return (
+            f"Hardly any point with parallax ties {each} to the rest: {' and '.join(groups)}. The camera may have "
+            "turned on the spot in between. Directions hold, but distances may be too long or too short there, by "
+            f"{factor}; pictures taken while walking from one place to the other would fix it."
+        )
+
+    def _stretches(self, rows: Sequence[int]) -> str:
+        """Images that follow each other as "first to last"."""
+        known = set(rows)
+        starts = [row for row in rows if row - 1 not in known]
+        ends = [row for row in rows if row + 1 not in known]
+        names = [PurePath(image.name).name for image in self.images]
+        told = [
+            names[start] + (f" to {names[end]}" if end > start else "")
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        more = f" and {len(told) - MOST_STRETCHES} further stretches" if len(told) > MOST_STRETCHES else ""
+        return ", ".join(told[:MOST_STRETCHES]) + more
 
     def after(self, step: ReconstructionStep, total_seconds: Mapping[str, float]) -> "RunHistory":
         """With one more round; ``total_seconds`` of the stages count from the start of the run."""
@@ -125,7 +148,7 @@ class RunHistory:
     def _images(self, step: ReconstructionStep) -> tuple[ImageRecord, ...]:
         shares = (step.placement.map_inlier_count / self.cells).tolist()
         confidences = step.views.confidence.tolist()
-        parts = _scale_parts(step)
+        parts = [0] * len(step.views.names) if self.poses_fixed else _scale_parts(step)
         return tuple(
             ImageRecord(
                 name,

@@ -15,14 +15,18 @@ from acezero_gpu.registration import cell_agreement
 
 @dataclass(frozen=True, slots=True)
 class CloudConfig:
-    """Which scene coordinates become points; the figures are those of ACE0's export unless they say otherwise."""
+    """Which scene coordinates become points; the figures are those of ACE0's export unless they say otherwise.
+
+    ACE0's lengths are metres, and made for rooms. Here they are in units of a third of the points' median depth, which
+    is about a metre in a room: worlds have any unit.
+    """
 
     max_depth: float = 100.0
-    """Points further from the camera than this are left out, in units of the world."""
+    """Points further from the camera than this are left out."""
     max_error_px: float = 1.0
     """A point reprojects nearer than this to its cell's centre, at a shortest side of 480 px."""
     max_jumps: tuple[float, ...] = (0.1, 0.5, 1.0, torch.inf)
-    """Neighbouring cells' points lie nearer than this, in units of the world; the first that leaves ``enough``."""
+    """Neighbouring cells' points lie nearer than this; the first that leaves ``enough``."""
     enough: int = 100_000
     """If too few points are left, those of least error fill up to this number, or to ``enough_share`` of all cells."""
     enough_share: float = 0.25
@@ -33,6 +37,15 @@ class CloudConfig:
     """A random choice of so many where there are more."""
     dense: bool = False
     """Take every point within ``max_depth`` and ``worst_error_px``."""
+
+
+TYPICAL_DEPTH = 3.0
+"""Median depth of a room in metres."""
+
+
+def cloud_unit(depth: Float[Tensor, " n"]) -> float:
+    """The unit of ``CloudConfig``'s lengths in that of the world, by the depths of the points; 1 without any."""
+    return float(depth.median()) / TYPICAL_DEPTH if len(depth) else 1.0
 
 
 @dataclass(frozen=True, slots=True)

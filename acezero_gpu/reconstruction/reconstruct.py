@@ -17,6 +17,7 @@ from acezero_gpu.reconstruction.rounds import (
     Round,
     adjusted,
     refining_round,
+    scene_map_of,
     with_consistent_confidence,
 )
 from acezero_gpu.reconstruction.seed_round import first_round
@@ -88,7 +89,7 @@ def _map_and_register(
     mapped = loop.map(
         round_, frames, state.cam_from_world[frames], state.camera, head=head, radial=state.radial
     )
-    scene_map = loop.scene_map(mapped, state.radial)
+    scene_map = scene_map_of(loop.bank, mapped, state.radial)
     found = loop.register(scene_map, mapped.camera, state.radial, round_)
     missed = state.held & ~found.registered
     found = replace(

@@ -166,13 +166,6 @@ class Loop:
             held=self.fixed,
         )
 
-    def scene_map(self, mapped: MappingResult, radial: Tensor) -> SceneMap:
-        bank = self.bank
-        shortest = min(bank.height, bank.width)
-        focal = float(mapped.camera.focal_px.mean())
-        k1, k2 = radial.tolist()
-        return SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest, (k1, k2))
-
     def step(
         self,
         round_: Round,
@@ -199,6 +192,7 @@ class Loop:
             mapped.log,
             Placement.of(state),
             state.tracks,
+            lens_of(state),
         )
 
     def output_views(
@@ -209,6 +203,22 @@ class Loop:
         if self.given is None or self.fixed is None:
             return views
         return self.given.into_views(views, views.cam_from_world.dtype)
+
+
+def scene_map_of(bank: ImageBank, mapped: MappingResult, radial: Float[Tensor, " 2"]) -> SceneMap:
+    """The map with all that registration needs to know of its images."""
+    shortest = min(bank.height, bank.width)
+    focal = float(mapped.camera.focal_px.mean())
+    k1, k2 = radial.tolist()
+    files = bank.images.image_set
+    shape = max(files.width, files.height) / min(files.width, files.height)
+    return SceneMap(mapped.head, bank.encoder.identifier, shortest, focal / shortest, (k1, k2), shape)
+
+
+def lens_of(state: ReconstructionState) -> tuple[float, float]:
+    """``k1, k2`` as numbers."""
+    k1, k2 = state.radial.tolist()
+    return k1, k2
 
 
 def heads_for(frames: int, wanted: int, log: Callable[[str], None]) -> int:

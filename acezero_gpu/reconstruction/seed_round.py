@@ -7,7 +7,14 @@ import torch
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import MappingResult, PoseRefinementConfig
 from acezero_gpu.network import Head, SceneMap
-from acezero_gpu.reconstruction.rounds import Loop, Round, adjusted, with_consistent_confidence
+from acezero_gpu.reconstruction.rounds import (
+    Loop,
+    Round,
+    adjusted,
+    lens_of,
+    scene_map_of,
+    with_consistent_confidence,
+)
 from acezero_gpu.reconstruction.starts import Start, find_starts
 from acezero_gpu.reconstruction.state import (
     Placement,
@@ -68,6 +75,7 @@ def _grown_round(loop: Loop, start: Start) -> FirstRound | None:
         (),
         Placement.of(state),
         state.tracks,
+        lens_of(state),
     )
     return FirstRound(step, state, None)
 
@@ -76,7 +84,7 @@ def _mapped_round(loop: Loop, start: Start) -> FirstRound:
     """A map of the start's views, and what it registers."""
     round_ = _seed(loop)
     mapped = loop.map(round_, start.views, start.cam_from_world, start.camera, targets=start.depths)
-    scene_map = loop.scene_map(mapped, start.radial)
+    scene_map = scene_map_of(loop.bank, mapped, start.radial)
     by_map = loop.register(scene_map, mapped.camera, start.radial, round_)
     state = with_consistent_confidence(_with_views(by_map, start), loop)
     mapped_state = _only_views(state, start)

@@ -132,6 +132,8 @@ class ReconstructionStep:
     """Of ``views``."""
     tracks: PointTracks | None = None
     """Points that hold the poses of ``views``, by rows of ``views``; None where these are the map's own."""
+    radial: tuple[float, float] = (0.0, 0.0)
+    """``k1, k2`` of the lens that ``views`` were posed with; an adjustment after the map may have moved them."""
 
 
 def to_posed_views(

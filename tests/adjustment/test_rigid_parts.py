@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference.turning_walk import TURN, WALK, walk_with_turn
 
-from acezero_gpu.adjustment.rigid_parts import MIN_POINTS, rigid_parts
+from acezero_gpu.adjustment.rigid_parts import RigidPartsConfig, _joined, rigid_parts
 
 
 def test_a_turn_on_the_spot_separates_what_is_before_from_what_is_behind(device):
@@ -15,9 +15,34 @@ def test_a_turn_on_the_spot_separates_what_is_before_from_what_is_behind(device)
     assert set(label.tolist()) == {0, 1}  # the views of the turn are with either
 
 
-@pytest.mark.parametrize(("across", "parts"), [(MIN_POINTS, 1), (MIN_POINTS - 1, 2)])
+@pytest.mark.parametrize(("across", "parts"), [(10, 1), (9, 2)])
 def test_points_with_parallax_that_both_sides_see_make_it_one(device, across, parts):
     assert len(rigid_parts(*walk_with_turn(device, across)).unique()) == parts
+
+
+LATER_WALK = {"second_scale": 20.0, "second_step": 5.0, "turn_sees_both": True}
+"""Its wall shows no parallax between the views of the turn, the first one does: these are of both parts."""
+
+
+@pytest.mark.parametrize(("turn_length", "parts"), [(0.6, 2), (3.0, 1)])
+def test_views_of_both_parts_tie_them_if_they_stand_far_apart(device, turn_length, parts):
+    """0.6 is a twenty-fifth of the second walk's median baseline, 3 a fifth."""
+    walk = walk_with_turn(device, turn_length=turn_length, **LATER_WALK)
+    label = rigid_parts(*walk)
+    assert len(label.unique()) == parts
+    # Views of several parts are with the largest: the turn's with the first, whose wall they see with parallax.
+    assert (label[: WALK + TURN] == label[0]).all()
+    loose = rigid_parts(*walk, RigidPartsConfig(min_baseline_share=0.0))
+    assert (loose == 0).all()
+
+
+def test_parts_that_were_joined_may_tie_a_further_one():
+    """1-5-6 and 4-5-6 share the baseline 5-6; only then is 1-4, of the part 1-4-7, between two of their views."""
+    part = torch.tensor([0, 0, 1, 1, 2, 2, 2])
+    a = torch.tensor([1, 5, 4, 4, 1, 4, 1])
+    b = torch.tensor([5, 6, 5, 6, 4, 7, 7])
+    assert (_joined(part, a, b, torch.ones(7), 8, 0.1) == 0).all()
+    assert len(_joined(part[:4], a[:4], b[:4], torch.tensor([1.0, 0.05, 1, 1]), 8, 0.1).unique()) == 2
 
 
 def test_world_frame_and_scale_do_not_matter(device):

@@ -9,6 +9,8 @@ import torch
 from cli_calls import LINE, SMALL, Call, picture
 from PIL import Image
 
+from acezero_gpu.io.run_folder import RESULTS_BY_COMMON_NAMES
+
 
 def test_a_glob_without_a_match(call: Call, tmp_path: Path) -> None:
     said = call("reconstruct", tmp_path / "*.jpg", tmp_path / "out")
@@ -104,7 +106,20 @@ def test_earlier_results_are_kept(call: Call, photos: Path, tmp_path: Path, no_l
     assert [path.name for path in out.iterdir()] == [name]
     assert (out / name).read_text() == "precious"
     assert call("reconstruct", photos, out, "--overwrite", *SMALL).code == 1
-    assert not (out / name).exists()
+    # Without a run beside it, a file of a common name is none of ours.
+    assert (out / name).exists() == (name in RESULTS_BY_COMMON_NAMES)
+
+
+def test_overwrite_does_not_remove_what_the_command_reads(call: Call, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "poses_final.txt").write_text(
+        "".join(f"{file} 1 0 0 0 {row} 0 0 60 100\n" for row, file in enumerate(sorted(photos.iterdir())))
+    )
+    said = call("map", photos, out, "--poses", out / "poses_final.txt", "--overwrite", *SMALL)
+    assert said.code == 2
+    assert "before it is read" in said.sentence
+    assert (out / "poses_final.txt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,26 @@ def test_confidence_decides_what_is_registered(call: Call, tmp_path: Path, truth
     assert figures(call, estimate, truth)["registered"] == COUNT
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", '{"registered_means_confidence_from": 120.0}'),
+        ("history.json", '{"min_confidence": 120.0}'),
+    ],
+)
+def test_what_a_run_did_not_register_is_no_truth(call: Call, tmp_path: Path, name: str, content: str) -> None:
+    """Also of a run that was interrupted; a truth of other origin may lie beside it."""
+    (tmp_path / name).write_text(content)
+    estimate = tmp_path / "estimate" / "poses.txt"
+    estimate.parent.mkdir()
+    write(estimate, true_matrices())
+    of_run = write(tmp_path / "poses_2.txt", true_matrices(), confidence=119)
+    said = call("evaluate", estimate, of_run, "--json")
+    assert said.code == 2
+    assert "no true pose" in said.sentence
+    assert figures(call, estimate, write(tmp_path / "truth.txt", true_matrices(), 1.0))["images"] == COUNT
+
+
 def test_truth_in_a_pose_file_and_images_without_truth(call: Call, tmp_path: Path) -> None:
     estimate = write(tmp_path / "poses.txt", true_matrices())
     truth = write(tmp_path / "truth.txt", true_matrices()[:6], focal_px=400)

@@ -54,9 +54,10 @@ def test_a_broken_video_is_told_before_the_folder_is_made(call: Call, tmp_path: 
 
 
 def test_rates_are_for_videos_only(call: Call, photos: Path, tmp_path: Path) -> None:
-    said = call("reconstruct", photos, tmp_path / "run", "--fps", 2)
-    assert said.code == 2
-    assert "--fps" in said.sentence
+    for flags in (("--fps", 2), ("--max-frames", 100), ("--every", 2, "--min-sharpness", 9)):
+        said = call("reconstruct", photos, tmp_path / "run", *flags)
+        assert said.code == 2
+        assert all(flag in said.sentence for flag in flags[::2])
 
 
 def test_other_commands_say_how_to_get_photographs(call: Call, video: Path, tmp_path: Path) -> None:

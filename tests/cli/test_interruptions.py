@@ -104,6 +104,24 @@ def test_finished_rounds_are_kept(
         assert "None of the 3 images has a pose" in (out / "report.html").read_text()
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device", "somewhere")])
+def test_poses_are_finished_before_pictures_of_them(
+    call: Call, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("acezero_gpu.cli.reconstruct.run_loop", loop_that(2, lambda: None))
+    monkeypatch.setattr("acezero_gpu.cli.reconstruct.map_points", fail)
+    out = tmp_path / "out"
+    assert call("reconstruct", photos, out, "--focal-px", 55, *SMALL).code == (
+        130 if isinstance(error, KeyboardInterrupt) else 1
+    )
+    assert not (out / "point_cloud.ply").exists()
+    said = call("export", out, tmp_path / "exported", "--to", "tum")
+    assert said.code == 0, said.err
+
+
 def test_the_script_at_the_root_starts_the_program() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -9,11 +9,12 @@ from cli_calls import picture
 from jaxtyping import Float
 from torch import Tensor
 
-from acezero_gpu.cli.point_cloud import map_points
+from acezero_gpu.cli.point_cloud import exported_points, map_points
 from acezero_gpu.data import LoadedImages, PosedViews, load_colours, load_grey, resolve_images
 from acezero_gpu.geometry import cell_centres_px, se3_from_matrix
 from acezero_gpu.network import DenseSiftEncoder, Head, HeadConfig, SceneMap
 from acezero_gpu.reconstruction import BankConfig, ImageBank
+from acezero_gpu.reconstruction.map_cloud import CloudConfig
 
 FOCAL_PX, DEPTH = 60.0, 2.0
 COLUMNS, ROWS = 8, 6
@@ -104,3 +105,24 @@ def test_where_enough_points_are_good_the_others_are_left_out(
     assert len(map_points(bank, scene_map, views, 50.0, seed=1).points) == 2 * cells
     monkeypatch.setattr("acezero_gpu.cli.point_cloud.ENOUGH_POINTS", 2 * cells + 1)
     assert len(map_points(bank, scene_map, views, 50.0, seed=1).points) == 4 * cells
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_exported_points_do_not_depend_on_the_unit(bank: ImageBank, dense: bool) -> None:
+    """A wall at 2 m, and one at 2000 mm; one cell's point lies 50 times as far away as the others."""
+    centres = cell_centres_px(ROWS, COLUMNS, bank.encoder.stride)
+    head = Head(4, HeadConfig(width=8), torch.zeros(3))
+    poses = se3_from_matrix(torch.eye(3, 4).repeat(4, 1, 1))
+    views = PosedViews(
+        bank.images.image_set.names, poses, torch.full((4,), FOCAL_PX), torch.full((4,), 100.0)
+    )
+    counts = []
+    for unit in (1.0, 1000.0):
+        points = unit * wall(centres, 0.0)
+        points[5] *= 50
+        scene_map = HalfRight(head, bank.encoder.identifier, 48, FOCAL_PX / 48, points=points)
+        cloud = exported_points(bank, scene_map, views, CloudConfig(dense=dense), 0)
+        assert cloud.points[:, 2].max() <= 1.001 * unit * DEPTH
+        counts.append(len(cloud.points))
+    assert counts[0] == counts[1] > 0
+    assert not dense or counts[0] == 4 * (ROWS * COLUMNS - 1)

@@ -39,6 +39,16 @@ def test_names_decide_before_the_order(tmp_path: Path) -> None:
     assert [path.name for path in by_order.paths] == ["frame-2.depth.png", "frame-1.depth.png"]
 
 
+def test_colour_images_beside_depth_maps_are_none(tmp_path: Path) -> None:
+    for name in ("frame-1.color.png", "frame-1.depth.png", "frame-2.color.png", "frame-2.depth.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((2, 2), 1000, dtype=np.uint16))
+    names = [str(tmp_path / "frame-1.color.png"), str(tmp_path / "frame-2.color.png")]
+    assert [path.name for path in find_depth_files(tmp_path, names).paths] == [
+        "frame-1.depth.png",
+        "frame-2.depth.png",
+    ]
+
+
 def test_errors_name_the_file_or_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no depth map"):
         find_depth_files(tmp_path, ["a.jpg"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acezero_gpu.data.image_set import frame_key, match_by_key, match_files, resolve_images
+from acezero_gpu.data.image_set import resolve_images
 from acezero_gpu.data.loading import load_grey
 from acezero_gpu.runtime import InputError
 
@@ -102,8 +102,53 @@ def test_the_odd_size_is_named_even_if_it_comes_first(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 40, 24)
     save(tmp_path / "b.png")
     save(tmp_path / "c.png")
-    with pytest.raises(InputError, match=r"a\.png is 40x24 but 2 of 3 images are 32x24"):
+    with pytest.raises(InputError, match=r"a\.png is 40x24 but 2 of 3 images are 32x24.*cropped"):
         resolve_images(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "advice"), [((24, 32), "turn them by 90"), ((64, 48), "resize it")])
+def test_odd_sizes_are_told_together_with_what_to_do(
+    tmp_path: Path, size: tuple[int, int], advice: str
+) -> None:
+    for name in "abcdefgh":
+        save(tmp_path / f"{name}.png")
+    for name in "st":
+        save(tmp_path / f"{name}.png", *size)
+    with pytest.raises(InputError, match=rf"s\.png is .* and so differ .*t\.png .*{advice}"):
+        resolve_images(tmp_path)
+
+
+def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("1.HEIC", "2.heic"):
+        (tmp_path / name).write_bytes(b"ftypheic")
+    for spec in (tmp_path, tmp_path / "1.HEIC", tmp_path / "*.heic"):
+        with pytest.raises(InputError, match=r"\.(HEIC|heic): this format cannot be read here; convert"):
+            resolve_images(spec)
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg")
+    with caplog.at_level(logging.WARNING):
+        assert len(resolve_images(tmp_path)) == 2
+    assert "2 photographs are left out" in caplog.text
+
+
+def test_depth_maps_beside_colour_images_are_no_photographs(tmp_path: Path) -> None:
+    """As in a sequence of 7-Scenes; depth maps alone were meant."""
+    for row in range(2):
+        save(tmp_path / f"frame-{row:06d}.color.png")
+        save(tmp_path / f"frame-{row:06d}.depth.png")
+    assert [path.name for path in resolve_images(tmp_path).paths] == [
+        "frame-000000.color.png",
+        "frame-000001.color.png",
+    ]
+    assert len(resolve_images(tmp_path / "*.depth.png")) == 2
+
+
+def test_the_picture_that_a_run_made_of_itself_is_no_photograph(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "reconstruction.png"):
+        save(tmp_path / name)
+    assert len(resolve_images(tmp_path)) == 3
+    (tmp_path / "config.toml").write_text("# acezero reconstruct photos photos")
+    assert len(resolve_images(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
@@ -133,30 +178,3 @@ def test_subset_keeps_rows_together(tmp_path: Path) -> None:
     part = resolve_images(tmp_path).subset([3, 1])
     assert [Path(name).stem for name in part.names] == ["d", "b"]
     assert [path.stem for path in part.paths] == ["d", "b"]
-
-
-def test_frame_key_strips_what_tells_the_files_of_a_frame_apart() -> None:
-    files = (
-        "d/frame-000000.color.png",
-        "frame-000000.depth.png",
-        "frame-000000.pose.txt",
-        "frame-000000.jpg",
-    )
-    assert {frame_key(name) for name in files} == {"frame-000000"}
-    assert frame_key("color.png") == "color"
-
-
-def test_matching_prefers_the_stricter_rule_and_never_serves_two() -> None:
-    assert match_by_key(["a/1.png", "b/1.png"], ["b/1.png", "a/1.png"]) == [1, 0]
-    assert match_by_key(["x/2.png", "x/1.png"], ["1.png", "2.png"]) == [1, 0]
-    assert match_by_key(["x/2.png", "x/1.png"], ["1.txt"]) == [None, 0]
-    assert match_by_key(["a/1.png", "b/1.png"], ["1.txt"]) == [None, None]
-    assert match_by_key(["a/1.png", "b/1.png", "c/2.png"], ["1.txt", "2.txt"]) == [None, None, 1]
-    assert match_by_key(["a.png"], ["b.txt"]) == [None]
-
-
-def test_files_without_a_common_name_pair_alphabetically_if_they_are_as_many() -> None:
-    files = [Path("p0.txt"), Path("p1.txt")]
-    assert match_files(["z.png", "y.png"], files, spec="p", kind="files") == [files[1], files[0]]
-    with pytest.raises(InputError, match="2 files for 3 images"):
-        match_files(["z.png", "y.png", "x.png"], files, spec="p", kind="files")

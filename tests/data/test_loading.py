@@ -91,7 +91,14 @@ def test_transparency_shows_white_and_other_modes_load(tmp_path: Path) -> None:
     assert grey[:, 35:].max() == 0
     picture = Image.fromarray(smooth_picture(60, 40))
     expected = np.asarray(picture.convert("L")).astype(int)
-    for mode, name in (("L", "l.png"), ("LA", "la.png"), ("P", "p.png"), ("CMYK", "c.jpg"), ("L", "l.bmp")):
+    for mode, name in (
+        ("L", "l.png"),
+        ("LA", "la.png"),
+        ("P", "p.png"),
+        ("CMYK", "c.jpg"),
+        ("CMYK", "c.tif"),
+        ("L", "l.bmp"),
+    ):
         picture.convert(mode).save(tmp_path / name)
         difference = np.abs(load_one(tmp_path / name, 40).astype(int) - expected)
         assert difference.mean() < (12 if mode in ("P", "CMYK") else 0.1), name

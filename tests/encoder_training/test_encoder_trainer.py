@@ -130,12 +130,10 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(folder, tmp_path,
     with listening(heard):
         second.run()
     left = TINY.steps - 4
-    assert heard.stages == heard.ended == ["rendering", "training"]
-    assert [work.unit for work in heard.expected[0][1]] == ["rooms", "steps"]
-    assert heard.reports[0] == (1, TINY.scenes.scenes, "rooms")
-    assert [told for told in heard.reports if told[2] == "steps"] == [
-        (step, left, "steps") for step in range(1, left + 1)
-    ]
+    assert heard.stages == heard.ended == ["rendering", "validation views", "training"]
+    assert [work.unit for work in heard.expected[0][1]] == ["rooms", "rooms", "further steps"]
+    assert heard.reports[:2] == [(1, 1, "rooms")] * 2  # the room to train with, and the one to validate with
+    assert heard.reports[2:] == [(step, left, "further steps") for step in range(1, left + 1)]
     for ours, theirs in zip(second.encoder.parameters(), whole.encoder.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     again = start(folder, tmp_path / "parts")

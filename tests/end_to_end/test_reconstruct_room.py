@@ -131,7 +131,7 @@ def test_the_final_map_relocalises_pictures_of_the_room(steps, device, tmp_path)
         bank.features,
         torch.arange(len(bank)),
         scene_map,
-        bank.camera(scene_map.focal_px(float(HEIGHT))),
+        bank.camera(scene_map.focal_px(WIDTH, HEIGHT)),
         CONFIG.registration,
         stride=8,
         pixel_scale=bank.pixel_scale,

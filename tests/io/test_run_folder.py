@@ -65,6 +65,36 @@ def test_earlier_results_are_refused_and_overwrite_takes_only_ours(tmp_path: Pat
     ]
 
 
+def test_files_of_other_origin_stay(tmp_path: Path) -> None:
+    """What a user may have called so; with a run beside it, it is the run's."""
+    mine = ["poses_known.txt", "poses_gt.txt", "map_of_town.safetensors"]
+    common = ["poses.txt", "point_cloud.ply"]
+    for file in (*mine, *common):
+        (tmp_path / file).write_text("mine")
+    run = RunFolder(tmp_path)
+    with pytest.raises(InputError, match="holds results already"):
+        run.prepare()
+    run.prepare(overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((*mine, *common))
+    run.write_text("config.toml", "# acezero register")
+    run.prepare(overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
+
+
+@pytest.mark.parametrize("source", ["poses_final.txt", "map_3.safetensors", ""])
+def test_what_a_run_reads_is_not_removed_first(tmp_path: Path, source: str) -> None:
+    out = tmp_path / "out"
+    run = RunFolder(out)
+    run.prepare()
+    for file in ("poses_final.txt", "map_3.safetensors"):
+        (out / file).write_text("finished")
+    with pytest.raises(InputError, match="before it is read"):
+        run.prepare(overwrite=True, reads=[out / source])
+    assert len(list(out.iterdir())) == 2
+    run.prepare(overwrite=True, reads=[tmp_path / "elsewhere.txt", "photos/*.txt"])
+    assert not any(out.iterdir())
+
+
 def test_without_earlier_results_nothing_is_removed(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("mine")
     RunFolder(tmp_path).prepare()

@@ -1,6 +1,7 @@
 """Map files: what comes back is what went in, and files that are no maps are refused unread."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def make_map(generator: torch.Generator, width: int = 32, channels: int = 24) ->
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5)
-    return SceneMap(head.eval().requires_grad_(False), "an-encoder", 240, 1.125)
+    return SceneMap(head.eval().requires_grad_(False), "an-encoder", 240, 1.125, longest_to_shortest=4 / 3)
 
 
 class Payload:
@@ -36,7 +37,8 @@ def test_a_saved_map_comes_back_within_half_precision(device, generator, tmp_pat
     loaded = SceneMap.load(tmp_path / "map.safetensors", device)
     assert (loaded.encoder_identifier, loaded.shortest_side_px) == ("an-encoder", 240)
     assert loaded.focal_to_shortest == 1.125
-    assert loaded.focal_px(480.0) == 540
+    assert loaded.focal_px(640, 480) == loaded.focal_px(480, 640) == 540
+    assert loaded.longest_to_shortest == scene_map.longest_to_shortest
     for name, value in scene_map.head.state_dict().items():
         rounded = value if name == "centre" else value.half().float()
         assert torch.equal(loaded.head.state_dict()[name].cpu(), rounded), name
@@ -45,6 +47,28 @@ def test_a_saved_map_comes_back_within_half_precision(device, generator, tmp_pat
     again = loaded.scene_coordinates(features.to(device)).cpu() - scene_map.head.centre
     assert (again - centred).abs().max() < 0.02 * centred.abs().max()
     assert not any(parameter.requires_grad for parameter in loaded.head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "focal_px"),
+    [
+        ((640, 360), 540.0),  # cropped above and below
+        ((360, 640), 540.0),
+        ((480, 480), 540.0),  # cropped left and right
+        ((1280, 960), 1080.0),
+        ((641, 480), 540.0),  # a rounded side
+    ],
+)
+def test_cropped_images_keep_the_focal_length_of_the_camera(generator, size, focal_px):
+    scene_map = make_map(generator)
+    assert scene_map.focal_px(*size) == pytest.approx(focal_px)
+    assert scene_map.has_shape_of(*size) == (size in ((1280, 960), (641, 480)))
+
+
+def test_maps_of_earlier_versions_do_not_say_their_shape(generator):
+    scene_map = replace(make_map(generator), longest_to_shortest=None)
+    assert scene_map.has_shape_of(640, 360)
+    assert scene_map.focal_px(640, 360) == pytest.approx(1.125 * 360)
 
 
 def test_a_map_of_aces_size_takes_4_2_megabytes_and_leaves_no_other_file(generator, tmp_path):

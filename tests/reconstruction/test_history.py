@@ -101,10 +101,28 @@ def test_images_whose_scale_is_a_guess_are_named(tmp_path: Path) -> None:
     parts = [image.scale_part for image in history.images]
     apart = [image.name for image in history.images if image.scale_part == 1]
     assert set(parts) == {0, 1} and 0 < len(apart) <= 11
-    assert history.uncertain_scale is not None
-    assert f"{len(apart)} images, {apart[0]} to {apart[-1]}" in history.uncertain_scale
+    assert f"ties them to the rest: {len(apart)} images ({apart[0]} to {apart[-1]})" in str(
+        history.uncertain_scale
+    )
     write_history(tmp_path / "history.json", history)
     assert read_history(tmp_path / "history.json") == history
+
+
+def test_stretches_of_several_parts_are_told_apart() -> None:
+    history = BEFORE.after(step_of_a_walk("final", across=20), {})
+    parts = [1, 1, 1, 0, 0, 1, 0, 2, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 0, 0]
+    images = tuple(replace(image, scale_part=part) for image, part in zip(history.images, parts, strict=True))
+    told = str(replace(history, images=images).uncertain_scale)
+    assert (
+        "4 images (00.jpg to 02.jpg, 05.jpg) and 7 images (07.jpg to 08.jpg, 10.jpg, 12.jpg, 14.jpg and 2 further"
+        in told
+    )
+    assert "a factor for each" in told
+
+
+def test_given_poses_that_are_held_hold_the_scale() -> None:
+    fixed = replace(BEFORE, poses_fixed=True).after(step_of_a_walk("final", across=0), {})
+    assert fixed.uncertain_scale is None
 
 
 @pytest.mark.parametrize(("name", "across"), [("final", 20), ("iteration", 0)])

@@ -2,7 +2,7 @@
 
 import torch
 
-from acezero_gpu.reconstruction.map_cloud import CloudConfig, _jumps, choose_points
+from acezero_gpu.reconstruction.map_cloud import CloudConfig, _jumps, choose_points, cloud_unit
 
 ERROR = torch.tensor([0.2, 0.4, 0.6, 0.8, 2.0, 5.0])
 JUMP = torch.tensor([0.05, 0.3, 0.05, 2.0, 0.05, 0.05])
@@ -41,6 +41,13 @@ def test_dense_takes_everything_and_too_many_are_thinned_out() -> None:
     few = chosen(dense=True, most=3)
     assert len(few) == 3
     assert few == sorted(few)
+
+
+def test_lengths_are_those_of_the_scene_whatever_its_unit() -> None:
+    depth = torch.tensor([1.0, 3.0, 200.0])
+    assert cloud_unit(depth) == 1.0  # a room in metres
+    assert cloud_unit(1000 * depth) == 1000.0
+    assert cloud_unit(torch.zeros(0)) == 1.0
 
 
 def test_jumps_are_to_the_farther_of_two_neighbours() -> None:

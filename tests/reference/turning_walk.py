@@ -5,24 +5,38 @@ import torch
 WALK, TURN = 8, 6
 
 
-def walk_with_turn(device: torch.device, across: int = 0, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """A camera walks past a wall, turns on the spot, and walks on past another: points, centres, observations.
+def walk_with_turn(
+    device: torch.device,
+    across: int = 0,
+    *,
+    second_scale: float = 1.0,
+    second_step: float = 1.0,
+    turn_length: float = 1e-3,
+    turn_sees_both: bool = False,
+) -> tuple[torch.Tensor, ...]:
+    """A camera walks past a wall, turns, and walks on past another: points, centres, observations.
 
-    The views of the turn stand in one place; half of them see the first wall, half the second, all see a hundred points
-    as good as infinitely far. ``across`` points near by are seen by every view.
+    The views of the turn stand on a line of ``turn_length``; half of them see the first wall, half the second, or all
+    see both, and every view sees a hundred points as good as infinitely far. ``across`` points near by are seen by
+    every view. The second wall is ``second_scale`` times as large and as far away, the second walk has steps of
+    ``second_step``.
     """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     steps = torch.arange(WALK).float()
     first = torch.stack([steps - WALK, 0 * steps, 0 * steps], dim=1)
-    turn = 1e-3 * torch.randn(TURN, 3, generator=random)
-    second = torch.stack([0 * steps, 0 * steps, steps + 1], dim=1)
+    turn = torch.zeros(TURN, 3)
+    turn[:, 1] = torch.linspace(0, turn_length, TURN)
+    second = torch.stack([0 * steps, 0 * steps, second_step * (steps + 1)], dim=1)
     centres = torch.cat([first, turn, second])
-    offset = torch.tensor([[-4.0, 0, 5], [5.0, 0, 4]])
-    walls = [4 * torch.rand(60, 3, generator=random) + place for place in offset]
+    walls = [
+        4 * torch.rand(60, 3, generator=random) + torch.tensor(place) for place in ([-4.0, 0, 5], [5.0, 0, 4])
+    ]
+    walls[1] *= second_scale
     far = 1e5 * torch.nn.functional.normalize(torch.randn(100, 3, generator=random), dim=1)
     near = torch.rand(across, 3, generator=random) + torch.tensor([0.0, 2, 0])
     views = torch.arange(len(centres))
-    seers = [views[: WALK + TURN // 2], views[WALK + TURN // 2 :], views, views]
+    until, since = (WALK + TURN, WALK) if turn_sees_both else (WALK + TURN // 2, WALK + TURN // 2)
+    seers = [views[:until], views[since:], views, views]
     groups = [*walls, far, near]
     points = torch.cat(groups)
     view = torch.cat([v.repeat(len(group)) for v, group in zip(seers, groups, strict=True)])
