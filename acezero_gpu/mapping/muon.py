@@ -29,9 +29,19 @@ class Muon(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.01
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
+        refresh: int = 1,
     ) -> None:
+        """``refresh``: every how many steps the direction of a matrix is found anew, in turns with the others of its
+        size. Between these it goes on in the last direction, which the momentum has hardly turned from."""
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.refresh = refresh
+        self._steps = 0
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -43,12 +53,14 @@ class Muon(torch.optim.Optimizer):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for parameters in by_shape.values():
                 self._step_together(parameters, group)
+        self._steps += 1
 
     def _step_together(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            if "momentum" not in self.state[parameter]:
-                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-        averages = [self.state[parameter]["momentum"] for parameter in parameters]
+        states = [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+        averages = [state["momentum"] for state in states]
         gradient = torch.stack([parameter.grad for parameter in parameters if parameter.grad is not None])
         counts = gradient.new_ones(())
         overflows, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
@@ -59,12 +71,17 @@ class Muon(torch.optim.Optimizer):
         average = torch.stack(averages)
         average += (1.0 - group["momentum"]) * counts * (gradient - average)
         torch._foreach_copy_(averages, average.unbind())
-        ahead = gradient.lerp(average, group["momentum"])
+        started = all("direction" in state for state in states)
+        turn = slice(-self._steps % self.refresh, None, self.refresh) if started else slice(None)
+        if states[turn]:
+            found = orthogonalised(gradient[turn].lerp(average[turn], group["momentum"]))
+            for state, direction in zip(states[turn], found, strict=True):
+                state["direction"] = direction
         size = ENTRY_SIZE * math.sqrt(max(gradient.shape[-2:]))
-        step = orthogonalised(ahead) * (-group["lr"] * size * counts)
         decay = 1.0 - group["lr"] * group["weight_decay"] * counts
         torch._foreach_mul_(parameters, decay)
-        torch._foreach_add_(parameters, step.unbind())
+        step = torch._foreach_mul([state["direction"] for state in states], -group["lr"] * size * counts)
+        torch._foreach_add_(parameters, step)
 
 
 def orthogonalised(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m n"]:

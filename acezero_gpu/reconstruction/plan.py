@@ -15,7 +15,7 @@ ENCODE_S, REGISTER_S = 0.6, 0.2
 """Per million pixels of the network image, and pass or registration."""
 PATCH_STEP_S = 3.4e-10
 """Per patch of a training step and weight of one layer of the head."""
-MUON_STEP_S = 2e-9
+MUON_STEP_S = 1e-9
 """Per cube of the head's width, once a step: Muon's products."""
 GROWTH_ROUNDS_WITHOUT_ADJUSTMENT = 3
 """Rounds that a map alone typically needs; with keypoint adjustment after each round mostly none is needed."""

@@ -81,6 +81,23 @@ def test_grad_scaler_leaves_the_scale_to_it(device):
     assert not hasattr(optimiser, "found_inf"), "the scaler takes back what it has lent"
 
 
+def test_directions_are_refreshed_in_turns(device, generator):
+    """Two matrices, one of them refreshed per step; the other goes on in its last direction."""
+    matrices = [torch.nn.Parameter(torch.zeros(6, 4, device=device)) for _ in range(2)]
+    optimiser = Muon(matrices, 0.1, weight_decay=0.0, refresh=2)
+    moves = []
+    for _ in range(4):
+        before = [matrix.detach().clone() for matrix in matrices]
+        for matrix in matrices:
+            matrix.grad = torch.randn(6, 4, generator=generator).to(device)
+        optimiser.step()
+        moves.append([matrix.detach() - old for matrix, old in zip(matrices, before, strict=True)])
+    for step in range(1, 4):
+        for row in range(2):
+            held = torch.allclose(moves[step][row], moves[step - 1][row], atol=1e-6)
+            assert held == ((step + row) % 2 == 1)
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 def test_the_steps_are_those_of_pytorchs_own(generator):
     """In bfloat16, which PyTorch's takes everywhere; hence the tolerance."""
