@@ -44,7 +44,12 @@ class SeedConfig:
     min_reversal_ratio: float = 3.0
     """A block is trusted if its depths the other way round cost at least so many times as much."""
     max_focal_factor: float = 2.0
-    """A block is trusted if its focal length is within this factor of the one that it started with."""
+    """A block is trusted if its focal length is within this factor of the one that it started with, or agrees with
+    another block's."""
+    focal_agreement: float = 0.05
+    """Focal lengths of blocks of more than two views agree if they differ by no more than this share."""
+    enough_reach: float = 0.8
+    """No further start is tried once ``mapped_tries`` blocks are trusted and one places this share of its look-alikes."""
     median_depth: float = 3.0
     """The scale of the world: the block's points have this median depth (scene units)."""
     joint: JointConfig = field(default_factory=JointConfig)
@@ -59,6 +64,10 @@ class SeedBlock:
     joint: JointResult
     reach: int = 0
     """Images around the block that its points would place at once."""
+    reach_share: float = 0.0
+    """The same, of all that were asked."""
+    sure_depths: bool = True
+    """Its depths the other way round fit much worse."""
     trusted: bool = True
     """Its depths and focal length are not in doubt."""
 

@@ -38,9 +38,9 @@ def propose_blocks(
     taken: set[int] = set()
     failures = 0
     for start in order.tolist():
-        sure = sum(block.trusted for block in blocks)
-        report(sure, config.tries, "starts")
-        if sure >= config.tries or len(blocks) >= 2 * config.tries or failures >= 4 * config.tries:
+        sure = [block for block in blocks if block.trusted]
+        report(len(sure), config.tries, "starts")
+        if _are_enough(sure, config) or len(blocks) >= 2 * config.tries or failures >= 4 * config.tries:
             break
         if start in taken:
             continue
@@ -49,25 +49,55 @@ def propose_blocks(
         if block is None:
             failures += 1
             continue
-        reach = _reach(bank, matches, block, config, generator)
-        trusted = _is_trusted(bank, block, camera, config, generator)
-        blocks.append(replace(block, reach=reach, trusted=trusted))
+        around = _look_alikes_around(bank, block, config)
+        reach = _reach(bank, matches, block, around, config, generator)
+        block = replace(
+            block,
+            reach=reach,
+            reach_share=reach / max(1, len(around)),
+            sure_depths=_has_sure_depths(bank, block, config, generator),
+        )
+        blocks = _with_trust([*blocks, block], camera, config)
         taken.update(block.views.tolist())
     return sorted(blocks, key=lambda b: (not b.trusted, -b.reach, -b.score(config.good_angle_deg)))
 
 
-def _is_trusted(
-    bank: ImageBank,
-    block: SeedBlock,
-    camera: PinholeCamera,
-    config: SeedConfig,
-    generator: torch.Generator,
+def _are_enough(sure: list[SeedBlock], config: SeedConfig) -> bool:
+    """Trusted blocks enough, or fewer of which one leads on nearly everywhere."""
+    best_share = max((block.reach_share for block in sure), default=0.0)
+    return len(sure) >= config.tries or (
+        len(sure) >= config.mapped_tries and best_share >= config.enough_reach
+    )
+
+
+def _with_trust(blocks: list[SeedBlock], camera: PinholeCamera, config: SeedConfig) -> list[SeedBlock]:
+    """The same blocks; trusted are those of sure depths and a believable focal length.
+
+    A focal length far from the guess is what a telephoto lens has, and what a wrong block may end with. Wrong ones do
+    not agree with each other.
+    """
+    focal_px = [float(block.joint.camera.focal_px[0]) for block in blocks]
+    factors = [focal / float(camera.focal_px[0]) for focal in focal_px]
+    near = [1 / config.max_focal_factor <= factor <= config.max_focal_factor for factor in factors]
+    votes = [block.sure_depths and len(block.views) > 2 for block in blocks]
+
+    def is_seconded(row: int) -> bool:
+        return votes[row] and any(
+            votes[other] and other != row and abs(focal_px[other] / focal_px[row] - 1) <= config.focal_agreement
+            for other in range(len(blocks))
+        )
+
+    return [
+        replace(block, trusted=block.sure_depths and (near[row] or is_seconded(row)))
+        for row, block in enumerate(blocks)
+    ]
+
+
+def _has_sure_depths(
+    bank: ImageBank, block: SeedBlock, config: SeedConfig, generator: torch.Generator
 ) -> bool:
-    """Whether the focal length is believable, and the depths the other way round fit much worse."""
+    """Whether the depths the other way round fit much worse."""
     joint = block.joint
-    factor = float(joint.camera.focal_px[0] / camera.focal_px[0])
-    if not 1 / config.max_focal_factor <= factor <= config.max_focal_factor:
-        return False
     ratio = reversal_cost_ratio(
         joint,
         bank.keypoints(block.views).pixels[block.views[joint.view_index], joint.keypoint_index],
@@ -78,23 +108,33 @@ def _is_trusted(
     return ratio >= config.min_reversal_ratio
 
 
-def _reach(
-    bank: ImageBank, matches: MatchStore, block: SeedBlock, config: SeedConfig, generator: torch.Generator
-) -> int:
-    """How many of the block's look-alikes can be resected from its points."""
+def _look_alikes_around(bank: ImageBank, block: SeedBlock, config: SeedConfig) -> dict[int, list[int]]:
+    """Images outside that look like some of the block's views, each with these views."""
     members = set(block.views.tolist())
     partners: dict[int, list[int]] = {}
     for pair in look_alike_pairs(bank.similarity(), config.neighbours).tolist():
         for image, other in (pair, pair[::-1]):
             if other in members and image not in members:
                 partners.setdefault(image, []).append(other)
-    if not partners:
+    return partners
+
+
+def _reach(
+    bank: ImageBank,
+    matches: MatchStore,
+    block: SeedBlock,
+    around: dict[int, list[int]],
+    config: SeedConfig,
+    generator: torch.Generator,
+) -> int:
+    """How many of the images around the block can be resected from its points."""
+    if not around:
         return 0
     found = resect_images(
         bank,
         matches,
         PointMap.of(block.joint, block.views, len(bank), bank.config.keypoints.per_image),
-        sorted(partners.items()),
+        sorted(around.items()),
         max_error_px=config.resection_error_px,
         generator=generator,
     )

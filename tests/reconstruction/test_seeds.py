@@ -69,7 +69,7 @@ def test_a_block_that_others_can_be_placed_from_comes_first(device, room, monkey
     """Each further block is told to reach farther than the one before: the last one found is tried first."""
     found: list[tuple[int, ...]] = []
 
-    def farther(bank, matches, block, config, generator) -> int:
+    def farther(bank, matches, block, around, config, generator) -> int:
         found.append(tuple(block.views.tolist()))
         return len(found)
 
@@ -80,26 +80,43 @@ def test_a_block_that_others_can_be_placed_from_comes_first(device, room, monkey
 def test_doubtful_blocks_come_last_and_further_ones_are_sought(room, monkeypatch):
     doubted: list[int] = []
 
-    def doubt_the_first(bank, block, camera, config, generator) -> bool:
+    def doubt_the_first(bank, block, config, generator) -> bool:
         doubted.append(int(block.views[0]))
         return len(doubted) > 1
 
-    monkeypatch.setattr(seeds, "_is_trusted", doubt_the_first)
+    monkeypatch.setattr(seeds, "_has_sure_depths", doubt_the_first)
     monkeypatch.setattr(seeds, "_reach", lambda *_: 100 - len(doubted))  # the doubtful one reaches farthest
     blocks = blocks_of(room, torch.device("cpu"))
     assert len(blocks) == 3
     assert [block.trusted for block in blocks] == [True, True, False]
     assert int(blocks[-1].views[0]) == doubted[0]
     doubted.clear()
-    monkeypatch.setattr(seeds, "_is_trusted", lambda *_: False)
+    monkeypatch.setattr(seeds, "_has_sure_depths", lambda *_: False)
     assert len(blocks_of(room, torch.device("cpu"))) == 2 * CONFIG.tries
 
 
-@pytest.mark.parametrize("change", [{"min_reversal_ratio": 1e6}, {"max_focal_factor": 1.0001}])
+@pytest.mark.parametrize("change", [{"min_reversal_ratio": 1e6}, {"max_focal_factor": 1.0001, "focal_agreement": 0.0}])
 def test_what_makes_a_block_doubtful(room, change):
     config = replace(CONFIG, tries=1, **change)
     assert all(block.trusted for block in blocks_of(room, torch.device("cpu"), replace(CONFIG, tries=1)))
     assert not any(block.trusted for block in blocks_of(room, torch.device("cpu"), config))
+
+
+def test_a_focal_length_far_from_the_guess_is_believed_if_two_blocks_have_it(room):
+    config = replace(CONFIG, max_focal_factor=1.0001)
+    blocks = blocks_of(room, torch.device("cpu"), config)
+    assert len(blocks) >= 2 and all(block.trusted for block in blocks)
+    pairs = replace(config, block_views=2)
+    assert not any(block.trusted for block in blocks_of(room, torch.device("cpu"), pairs)), "two views tell little"
+
+
+@pytest.mark.parametrize("share, tried", [(0.9, 2), (0.7, 4)])
+def test_no_further_start_is_tried_once_one_leads_on_nearly_everywhere(room, monkeypatch, share, tried):
+    monkeypatch.setattr(seeds, "_has_sure_depths", lambda *_: True)
+    monkeypatch.setattr(seeds, "_reach", lambda bank, matches, block, around, *_: round(share * len(around)))
+    monkeypatch.setattr(seeds, "_look_alikes_around", lambda *_: {image: [0] for image in range(100)})
+    config = replace(CONFIG, tries=4, block_views=2, mapped_tries=2, max_focal_factor=100.0)
+    assert len(blocks_of(room, torch.device("cpu"), config)) == tried
 
 
 def test_reach_is_no_more_than_what_is_left(device, room):
