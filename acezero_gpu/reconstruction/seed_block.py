@@ -49,7 +49,8 @@ class SeedConfig:
     focal_agreement: float = 0.05
     """Focal lengths of blocks of more than two views agree if they differ by no more than this share."""
     enough_reach: float = 0.8
-    """No further start is tried once ``mapped_tries`` blocks are trusted and one places this share of its look-alikes."""
+    """No further start is tried once ``mapped_tries`` blocks are trusted and one places this share of its
+    look-alikes."""
     median_depth: float = 3.0
     """The scale of the world: the block's points have this median depth (scene units)."""
     joint: JointConfig = field(default_factory=JointConfig)
