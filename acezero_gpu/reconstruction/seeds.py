@@ -83,7 +83,9 @@ def _with_trust(blocks: list[SeedBlock], camera: PinholeCamera, config: SeedConf
 
     def is_seconded(row: int) -> bool:
         return votes[row] and any(
-            votes[other] and other != row and abs(focal_px[other] / focal_px[row] - 1) <= config.focal_agreement
+            votes[other]
+            and other != row
+            and abs(focal_px[other] / focal_px[row] - 1) <= config.focal_agreement
             for other in range(len(blocks))
         )
 

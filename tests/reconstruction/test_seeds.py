@@ -95,7 +95,9 @@ def test_doubtful_blocks_come_last_and_further_ones_are_sought(room, monkeypatch
     assert len(blocks_of(room, torch.device("cpu"))) == 2 * CONFIG.tries
 
 
-@pytest.mark.parametrize("change", [{"min_reversal_ratio": 1e6}, {"max_focal_factor": 1.0001, "focal_agreement": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"min_reversal_ratio": 1e6}, {"max_focal_factor": 1.0001, "focal_agreement": 0.0}]
+)
 def test_what_makes_a_block_doubtful(room, change):
     config = replace(CONFIG, tries=1, **change)
     assert all(block.trusted for block in blocks_of(room, torch.device("cpu"), replace(CONFIG, tries=1)))
@@ -107,7 +109,9 @@ def test_a_focal_length_far_from_the_guess_is_believed_if_two_blocks_have_it(roo
     blocks = blocks_of(room, torch.device("cpu"), config)
     assert len(blocks) >= 2 and all(block.trusted for block in blocks)
     pairs = replace(config, block_views=2)
-    assert not any(block.trusted for block in blocks_of(room, torch.device("cpu"), pairs)), "two views tell little"
+    assert not any(block.trusted for block in blocks_of(room, torch.device("cpu"), pairs)), (
+        "two views tell little"
+    )
 
 
 @pytest.mark.parametrize("share, tried", [(0.9, 2), (0.7, 4)])
