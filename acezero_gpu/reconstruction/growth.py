@@ -31,7 +31,7 @@ class GrowthConfig:
     max_error_px: float = 8.0
     """Reprojection error of such a point, in pixels at a shortest side of 480; scaled with the resolution."""
     partners: int = 8
-    """Placed look-alikes that a new view is adjusted against."""
+    """Placed look-alikes that a new view is adjusted against: those that show it most points."""
     min_observations: int = 15
     """Points that a new view must see after that."""
 
@@ -83,8 +83,8 @@ def grow(
         new = torch.tensor([image for image, _ in partners])[good]
         poses[new.to(poses.device)] = found.cam_from_world[good.to(poses.device)]
         around = [
-            others[: config.partners]
-            for (_, others), fits in zip(partners, good.tolist(), strict=True)
+            _of_most_points(matches, point_map, image, others, config.partners)
+            for (image, others), fits in zip(partners, good.tolist(), strict=True)
             if fits
         ]
         views = torch.cat(
@@ -109,6 +109,15 @@ def _neighbour_lists(graph: Int[Tensor, "p 2"], images: int) -> list[list[int]]:
         lists[a].append(b)
         lists[b].append(a)
     return lists
+
+
+def _of_most_points(
+    matches: MatchStore, point_map: PointMap, image: int, others: list[int], count: int
+) -> list[int]:
+    """Those of the others whose matches with the image show most points: look-alikes may show another place."""
+    points = [int((point_map.point_of[other, matches.slots(image, other)[1]] >= 0).sum()) for other in others]
+    order = sorted(range(len(others)), key=lambda row: -points[row])
+    return [others[row] for row in order[:count]]
 
 
 def _candidates(
