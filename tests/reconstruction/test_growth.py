@@ -110,6 +110,13 @@ def test_the_best_of_a_ring_come_first(room, found):
     assert grown(room, found, PLACED, graph).registered[6]
 
 
+def test_a_new_view_is_adjusted_against_those_that_show_it_most(room, found):
+    config = GrowthConfig(until_adjusted=100.0, partners=1, min_observations=80)
+    first, nearest = torch.tensor([(0, 7)]), torch.tensor([(3, 7)])
+    assert not grown(room, found, PLACED, first, config).registered[7]
+    assert grown(room, found, PLACED, torch.cat([first, nearest]), config).registered[7]
+
+
 @pytest.mark.parametrize("field", ["min_inliers", "min_observations"])
 def test_few_points_place_nothing(room, found, field):
     config = GrowthConfig(until_adjusted=100.0, **{field: 10_000})
