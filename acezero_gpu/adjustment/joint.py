@@ -18,6 +18,10 @@ QUICK_TOLERANCE = 1e-3
 """Most steps, and when to stop, of an adjustment that another one follows."""
 FIRST_STEPS = 1
 """Steps of a triangulation that an adjustment follows."""
+MANY_VIEWS = 3
+ANGLE_SHARE_OF_MANY = 1 / 3
+"""Points of so many views need only this share of the angle. A wrong match along an epipolar line makes a point of two
+views, hardly ever of three; and only points of three carry the scale on where a camera turns and sees what is far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class JointConfig:
     first_error_px: float = 12.0
     """The same in the first round, when the poses are rough; rounds in between go down geometrically."""
     min_angle_deg: float = 1.5
-    """A point stays if two of its rays meet at this angle or more."""
+    """A point that two views see stays if their rays meet at this angle or more; of three views a third of it will
+    do."""
     rounds: int = 3
     """Times that tracks are made, triangulated and adjusted."""
     cells_per_side: int = 8
@@ -269,7 +274,8 @@ def _placed(
     )
     seen = reproject(found.points[row][:, None].float(), start.cam_from_world[view], start.camera)
     error = (seen.pixels[:, 0] - pixels).norm(dim=-1)
-    good = found.valid & (found.angle_deg >= min_angle_deg)
+    many = torch.bincount(row, minlength=len(found.points)) >= MANY_VIEWS
+    good = found.valid & (found.angle_deg >= torch.where(many, ANGLE_SHARE_OF_MANY, 1.0) * min_angle_deg)
     return found.points, good, torch.where(seen.depth[:, 0] > 0, error, torch.inf)
 
 

@@ -80,8 +80,6 @@ class KeypointConfig:
     """Slots per image; the strongest responses fill them."""
     matched: int = 1024
     """Strongest keypoints of each image that take part in matching, unless all are asked for."""
-    upright: bool = False
-    """Describe without estimating an orientation: faster, and more distinctive unless cameras roll."""
     half_descriptors: bool = True
     """Store descriptors in float16, half the memory; matching computes in float32 either way."""
     max_ratio: float = 0.9
@@ -97,8 +95,12 @@ INVALID = 1e4
 """A squared distance that no two unit descriptors have."""
 
 
-def detect_keypoints(images: Float[Tensor, "n 1 h w"], config: KeypointConfig = DEFAULT) -> Keypoints:
+def detect_keypoints(
+    images: Float[Tensor, "n 1 h w"], config: KeypointConfig = DEFAULT, *, upright: bool = False
+) -> Keypoints:
     """SIFT (Lowe, IJCV 2004) with RootSIFT descriptors (Arandjelović & Zisserman, CVPR 2012).
+
+    ``upright``: described without an orientation of their own, which is more distinctive unless cameras roll.
 
     Grey images in [0, 1]. Extrema of both signs in scale space, refined to sub-pixel positions. An image with
     too few extrema, such as a blank one, leaves slots empty. Detection is deterministic, but the libraries differ in
@@ -111,7 +113,7 @@ def detect_keypoints(images: Float[Tensor, "n 1 h w"], config: KeypointConfig = 
     if config.library == "opencv" and not on_cpu:
         raise ValueError(f"OpenCV finds keypoints on the CPU only; the images are on {images.device}.")
     by_opencv = on_cpu and config.library != "kornia"
-    found = (opencv_sift if by_opencv else kornia_sift)(images, config.per_image, upright=config.upright)
+    found = (opencv_sift if by_opencv else kornia_sift)(images, config.per_image, upright=upright)
     valid = found.scores > 0
     return Keypoints(
         torch.where(valid[..., None], found.pixels, 0.0),

@@ -7,11 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from acezero_gpu.runtime import chunk_ranges
+
 CENTRES = 32
 KMEANS_ROUNDS = 8
 TRAINING_CELLS = 16384
 AT_ONCE = 16
 """Images whose features are looked at together."""
+ORDERED_AT_ONCE = 256
+"""Images whose look-alikes are ordered together."""
 
 
 def global_descriptors(
@@ -35,6 +39,38 @@ def global_descriptors(
         sums = F.normalize(sums, dim=-1)
         parts.append(F.normalize(sums.flatten(1).sign() * sums.flatten(1).abs().sqrt(), dim=-1))
     return torch.cat(parts)
+
+
+def spread_ranks(count: int, available: int) -> list[int]:
+    """``count`` ranks out of ``available``: the nearest ones densely, then ever sparser.
+
+    In a video the most similar images are the neighbouring frames, which have hardly any parallax; the sparse
+    tail brings wide baselines at the same cost.
+    """
+    ranks: list[int] = []
+    step = 0.0
+    while len(ranks) < min(count, available):
+        rank = int(step)
+        if rank >= available:
+            break
+        if not ranks or rank > ranks[-1]:
+            ranks.append(rank)
+        step = max(step + 1.0, step * 1.25)
+    return ranks
+
+
+def look_alike_pairs(similarity: Float[Tensor, "n n"], count: int) -> Int[Tensor, "p 2"]:
+    """Every image with ``count`` look-alikes; each pair once, smaller index first."""
+    images = len(similarity)
+    ranks = torch.tensor(spread_ranks(count, images - 1), dtype=torch.long)
+    rows = [torch.zeros(0, 2, dtype=torch.long)]
+    for chunk in chunk_ranges(images, ORDERED_AT_ONCE):
+        own = torch.arange(images)[chunk]
+        score = similarity[chunk].clone()
+        score[torch.arange(len(own)), own] = -torch.inf
+        found = score.argsort(dim=1, descending=True).cpu()[:, ranks]
+        rows.append(torch.stack([own[:, None].expand_as(found), found], dim=-1).flatten(0, 1))
+    return torch.cat(rows).sort(dim=1).values.unique(dim=0)
 
 
 def _random_cells(

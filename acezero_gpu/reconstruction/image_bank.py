@@ -12,6 +12,7 @@ from acezero_gpu.data.loading import LoadedImages
 from acezero_gpu.geometry import PinholeCamera
 from acezero_gpu.mapping import BufferConfig, FeatureBuffer
 from acezero_gpu.network import Encoder, encode
+from acezero_gpu.network.keypoint_orientation import OrientationConfig, sample_pairs, upright_matches_better
 from acezero_gpu.network.keypoints import KeypointConfig, Keypoints, detect_keypoints
 from acezero_gpu.network.retrieval import global_descriptors
 from acezero_gpu.reconstruction.feature_cache import AT_ONCE, FeatureCache
@@ -38,6 +39,8 @@ class BankConfig:
     buffer: BufferConfig = field(default_factory=BufferConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     keypoints: KeypointConfig = field(default_factory=KeypointConfig)
+    orientation: OrientationConfig = field(default_factory=OrientationConfig)
+    """Whether keypoints have an orientation of their own."""
 
 
 class ImageBank:
@@ -84,6 +87,7 @@ class ImageBank:
         self._keypoints: Keypoints | None = None
         self._detected = torch.zeros(len(images), dtype=torch.bool)
         self._similarity: Tensor | None = None
+        self._upright: bool | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -146,7 +150,8 @@ class ImageBank:
             device=self.device,
         )
         for part in _reported(missing, 16, "images with keypoints"):
-            found = detect_keypoints(self._keypoint_images.batch(part, self.device), self.config.keypoints)
+            images = self._keypoint_images.batch(part, self.device)
+            found = detect_keypoints(images, self.config.keypoints, upright=self.upright)
             if self._keypoints is None:
                 self._keypoints = _empty_like(found, len(self))
             rows = part.to(self.device)
@@ -157,6 +162,25 @@ class ImageBank:
             self._detected[part] = True
         assert self._keypoints is not None, "keypoints of no image at all were asked for"
         return self._keypoints
+
+    @property
+    def upright(self) -> bool:
+        """Whether keypoints are described without an orientation; found out once if the settings leave it open."""
+        if self._upright is None:
+            wish = self.config.orientation
+            self._upright = wish.upright == "yes" or (
+                wish.upright == "auto" and self._matches_better_upright()
+            )
+        return self._upright
+
+    def _matches_better_upright(self) -> bool:
+        config, stream = self.config, random_stream(self.seed, "orientation")
+        pairs = sample_pairs(self.similarity(), config.orientation.pairs, stream)
+        if not len(pairs):
+            return False
+        used, rows = pairs.unique(return_inverse=True)
+        images = self._keypoint_images.batch(used, self.device)
+        return upright_matches_better(images, rows.to(self.device), config.keypoints, config.orientation)
 
     def similarity(self) -> Float[Tensor, "n n"]:
         """How much each pair of images looks alike, by global descriptors of all features."""

@@ -6,29 +6,8 @@ from torch import Tensor
 
 from acezero_gpu.adjustment.match_graph import PairMatches
 from acezero_gpu.network.keypoints import match_pairs
+from acezero_gpu.network.retrieval import look_alike_pairs, spread_ranks
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.runtime import chunk_ranges
-
-IMAGES_AT_ONCE = 256
-"""Images whose look-alikes are ordered together."""
-
-
-def spread_ranks(count: int, available: int) -> list[int]:
-    """``count`` ranks out of ``available``: the nearest ones densely, then ever sparser.
-
-    In a video the most similar images are the neighbouring frames, which have hardly any parallax; the sparse
-    tail brings wide baselines at the same cost.
-    """
-    ranks: list[int] = []
-    step = 0.0
-    while len(ranks) < min(count, available):
-        rank = int(step)
-        if rank >= available:
-            break
-        if not ranks or rank > ranks[-1]:
-            ranks.append(rank)
-        step = max(step + 1.0, step * 1.25)
-    return ranks
 
 
 class MatchStore:
@@ -107,20 +86,6 @@ def neighbours(
     available = int(torch.isfinite(score).sum())
     order = score.argsort(descending=True).cpu()
     return order[torch.tensor(spread_ranks(count, available), dtype=torch.long)]
-
-
-def look_alike_pairs(similarity: Float[Tensor, "n n"], count: int) -> Int[Tensor, "p 2"]:
-    """Every image with ``count`` look-alikes; each pair once, smaller index first."""
-    images = len(similarity)
-    ranks = torch.tensor(spread_ranks(count, images - 1), dtype=torch.long)
-    rows = [torch.zeros(0, 2, dtype=torch.long)]
-    for chunk in chunk_ranges(images, IMAGES_AT_ONCE):
-        own = torch.arange(images)[chunk]
-        score = similarity[chunk].clone()
-        score[torch.arange(len(own)), own] = -torch.inf
-        found = score.argsort(dim=1, descending=True).cpu()[:, ranks]
-        rows.append(torch.stack([own[:, None].expand_as(found), found], dim=-1).flatten(0, 1))
-    return torch.cat(rows).sort(dim=1).values.unique(dim=0)
 
 
 def partner_pairs(bank: ImageBank, registered: Bool[Tensor, " n"], partners: int) -> Int[Tensor, "p 2"]:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from acezero_gpu.adjustment.joint import JointResult
 from acezero_gpu.geometry import PinholeCamera, matrix_from_se3, reproject
+from acezero_gpu.network.retrieval import look_alike_pairs
 from acezero_gpu.ransac.relative_pose import RelativePoseConfig, RelativePoseResult, estimate_relative_pose
 from acezero_gpu.reconstruction.depth_reversal import reversal_cost_ratio
 from acezero_gpu.reconstruction.image_bank import ImageBank
-from acezero_gpu.reconstruction.matching import MatchStore, look_alike_pairs, neighbours
+from acezero_gpu.reconstruction.matching import MatchStore, neighbours
 from acezero_gpu.reconstruction.resection import PointMap, resect_images
 from acezero_gpu.reconstruction.seed_block import SeedBlock, SeedConfig, adjusted_block, grow_block
 from acezero_gpu.reconstruction.two_view import pair_rays

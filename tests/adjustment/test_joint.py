@@ -22,6 +22,8 @@ from acezero_gpu.geometry import PinholeCamera, reproject
 from acezero_gpu.geometry.triangulation import REFINEMENT_STEPS
 
 VIEWS, POINTS = 8, 120
+UNREACHED = 535.0
+"""An angle in degrees that not even a third of is seen."""
 
 
 @pytest.fixture
@@ -230,10 +232,21 @@ def test_points_need_the_configured_angle(world, generator):
     matches = matches_of(world, generator, wrong=0.0, views=range(VIEWS))
     pixels = seen_pixels(world, generator)
     wide = adjust(world, matches, pixels, world.cam_from_world, config=JointConfig(min_angle_deg=60.0))
-    wider = adjust(world, matches, pixels, world.cam_from_world, config=JointConfig(min_angle_deg=175.0))
+    wider = adjust(world, matches, pixels, world.cam_from_world, config=JointConfig(min_angle_deg=UNREACHED))
     assert len(wide.points) > 0.9 * POINTS
     assert len(wider.points) == 0
     assert torch.equal(wider.cam_from_world, world.cam_from_world)
+
+
+@pytest.mark.parametrize(
+    ("views", "min_angle_deg", "stay"), [(2, 8.0, True), (2, 75.0, False), (3, 75.0, True)]
+)
+def test_points_of_three_views_need_a_third_of_the_angle(world, generator, views, min_angle_deg, stay):
+    """Neighbouring cameras see the points under 10 to 30 degrees."""
+    matches = matches_of(world, generator, wrong=0.0, views=range(views))
+    config = JointConfig(min_angle_deg=min_angle_deg)
+    found = adjust(world, matches, seen_pixels(world, generator), world.cam_from_world, config=config)
+    assert len(found.points) > 0.9 * POINTS if stay else len(found.points) < 0.1 * POINTS
 
 
 def test_points_without_parallax_are_left_out(world, generator):
@@ -249,7 +262,7 @@ def test_points_without_parallax_are_left_out(world, generator):
 def test_all_points_that_fit_include_those_with_little_parallax(world, generator):
     """Exact poses and pixels: what the angle leaves out of an adjustment is found at its place all the same."""
     matches = matches_of(world, generator, wrong=0.1, views=range(VIEWS))
-    config = JointConfig(min_angle_deg=175.0)
+    config = JointConfig(min_angle_deg=UNREACHED)
     strict = adjust(world, matches, world.pixels(), world.cam_from_world, config=config)
     assert len(strict.points) == 0
     found = triangulate_views(matches, world.pixels(), strict, config, pixel_scale=1.0)

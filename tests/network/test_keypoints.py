@@ -56,10 +56,8 @@ def test_pixels_follow_the_corner_convention(device, library, sigma, upright):
     centres = [(30.5, 30.5), (126.2, 41.4), (130.6, 120.5), (33.3, 110.85)]
     image = blob_image(centres, 150, 160, sigma).to(device)
     # A round blob has no orientation of its own: OpenCV gives it many, each with a slot.
-    config = KeypointConfig(
-        library=library, per_image=8 if library == "kornia" or upright else 128, upright=upright
-    )
-    keypoints = detect_keypoints(image, config)
+    config = KeypointConfig(library=library, per_image=8 if library == "kornia" or upright else 128)
+    keypoints = detect_keypoints(image, config, upright=upright)
     assert keypoints.valid[0, : len(centres)].all()
     distance = torch.cdist(torch.tensor(centres), keypoints.pixels[0].cpu()).amin(1)
     # half a pixel of wrong convention would show: the detector itself is exact to a tenth
@@ -81,8 +79,8 @@ def test_blank_image_has_no_valid_slot_and_disturbs_no_neighbour(device, library
 @pytest.mark.parametrize("upright", [False, True])
 def test_slots_are_full_and_the_strongest_come_first(device, library, upright, generator):
     image = textured_image(160, 200, generator).to(device)
-    config = KeypointConfig(library=library, per_image=100, upright=upright, half_descriptors=False)
-    found = detect_keypoints(image, config)
+    config = KeypointConfig(library=library, per_image=100, half_descriptors=False)
+    found = detect_keypoints(image, config, upright=upright)
     assert found.valid.float().mean() > 0.8
     assert (found.scores.diff() <= 0).all()
     norms = found.descriptors.norm(dim=-1)[found.valid]

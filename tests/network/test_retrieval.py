@@ -1,11 +1,15 @@
-"""Global descriptors: pictures of the same place are nearest."""
+"""Global descriptors: pictures of the same place are nearest. Look-alikes: dense among them, sparse far off."""
+
+import itertools
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from reference.rendered_room import walked_room
 from torch import Tensor
 
 from acezero_gpu.network import DenseSiftEncoder, encode
-from acezero_gpu.network.retrieval import global_descriptors
+from acezero_gpu.network.retrieval import global_descriptors, spread_ranks
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -60,3 +64,19 @@ def test_a_picture_without_texture_is_like_no_other(device):
 def test_fewer_cells_than_centres_are_enough(device, generator):
     descriptors = descriptors_of(torch.randn(2, 8, 2, 3, generator=generator).to(device), stream())
     assert descriptors.isfinite().all()
+
+
+@given(count=st.integers(0, 60), available=st.integers(0, 3000))
+def test_ranks_rise_within_what_is_there(count, available):
+    ranks = spread_ranks(count, available)
+    assert ranks == sorted(set(ranks))
+    assert len(ranks) <= count
+    assert all(0 <= rank < available for rank in ranks)
+    assert ranks[:4] == list(range(min(4, count, available)))
+    gaps = [b - a for a, b in itertools.pairwise(ranks)]
+    assert all(later >= earlier - 1 for earlier, later in itertools.pairwise(gaps))
+
+
+def test_ranks_reach_far():
+    assert spread_ranks(12, 100)[-1] > 15
+    assert spread_ranks(16, 1000)[-1] > 40

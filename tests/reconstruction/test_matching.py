@@ -1,40 +1,21 @@
 """Which pairs are matched, and that each pair is matched once, whichever way round it is asked for."""
 
-import itertools
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from reference.rendered_room import tiny_bank, walked_room
 
+from acezero_gpu.network import retrieval
 from acezero_gpu.network.keypoints import KeypointConfig, match_keypoints
+from acezero_gpu.network.retrieval import look_alike_pairs
 from acezero_gpu.reconstruction import matching
 from acezero_gpu.reconstruction.matching import (
     MatchStore,
     all_pairs,
-    look_alike_pairs,
     neighbours,
     partner_pairs,
-    spread_ranks,
 )
-
-
-@given(count=st.integers(0, 60), available=st.integers(0, 3000))
-def test_ranks_rise_within_what_is_there(count, available):
-    ranks = spread_ranks(count, available)
-    assert ranks == sorted(set(ranks))
-    assert len(ranks) <= count
-    assert all(0 <= rank < available for rank in ranks)
-    assert ranks[:4] == list(range(min(4, count, available)))
-    gaps = [b - a for a, b in itertools.pairwise(ranks)]
-    assert all(later >= earlier - 1 for earlier, later in itertools.pairwise(gaps))
-
-
-def test_ranks_reach_far():
-    assert spread_ranks(12, 100)[-1] > 15
-    assert spread_ranks(16, 1000)[-1] > 40
 
 
 def test_neighbours_are_other_allowed_images_best_first():
@@ -120,9 +101,9 @@ def test_slots_come_in_the_order_asked_for(device):
     assert torch.equal(forth[1], back[0])
 
 
-@pytest.mark.parametrize("at_once", [matching.IMAGES_AT_ONCE, 7])
+@pytest.mark.parametrize("at_once", [retrieval.ORDERED_AT_ONCE, 7])
 def test_look_alikes_are_linear_in_the_images_and_symmetric(monkeypatch, at_once):
-    monkeypatch.setattr(matching, "IMAGES_AT_ONCE", at_once)
+    monkeypatch.setattr(retrieval, "ORDERED_AT_ONCE", at_once)
     similarity = torch.rand(30, 30, generator=torch.Generator().manual_seed(0))
     similarity = similarity + similarity.T
     pairs = look_alike_pairs(similarity, 4).tolist()
