@@ -21,16 +21,17 @@ class OrientationConfig:
 
     upright: UprightKeypoints = "auto"
     """``auto``: if a few pairs of look-alikes match better so."""
-    pairs: int = 24
+    pairs: int = 48
     """Pairs that are looked at."""
     max_ratio: float = 0.8
     """Matches that count have at most this ratio of distances: pictures of different places have few of them."""
     min_matches: int = 30
     """A pair says something if it has so many by either description."""
-    min_share: float = 0.6
+    min_share: float = 0.75
     """Where a camera has rolled against the other, a pair has less than this share of its matches when upright."""
-    level_share: float = 0.9
-    """So many of the pairs must have rolled less than that."""
+    level_share: float = 0.96
+    """So many of the pairs must have rolled less than that: where cameras roll a little upright keypoints match more
+    often, but less exactly."""
     min_gain: float = 1.05
     """And all together must have so many times the matches."""
 

@@ -179,7 +179,8 @@ class ImageBank:
         if not len(pairs):
             return False
         used, rows = pairs.unique(return_inverse=True)
-        images = self._keypoint_images.batch(used, self.device)
+        # The small pictures tell as well, in a fraction of the time.
+        images = self.images.batch(used, self.device)
         return upright_matches_better(images, rows.to(self.device), config.keypoints, config.orientation)
 
     def similarity(self) -> Float[Tensor, "n n"]:

@@ -82,6 +82,7 @@ def _block_starts(loop: Loop, camera: PinholeCamera) -> list[Start]:
             "No two images share enough matches with enough parallax to start from; add images taken from "
             "neighbouring positions, or give depth maps with --depth."
         )
+    loop.log(f"keypoints are described {'upright' if bank.upright else 'with their own orientation'}")
     return [_block_start(loop, block) for block in blocks[: config.seeds.mapped_tries]]
 
 
