@@ -22,6 +22,7 @@ from acezero_gpu.runtime import InputError
 PRESETS = ("fast", "default", "quality")
 NAMES = setting_names(preset("default"))
 OTHER_WORDS = {
+    "bank.orientation.upright": "no",
     "loop.training.optimiser": "adamw",
     "bank.buffer.device": "cpu",
     "bank.keypoints.library": "kornia",

@@ -84,6 +84,7 @@ def test_a_cache_encodes_once_what_it_has_room_for(
 
 def test_pairs_are_matched_within_the_working_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_within(0, torch.device("cpu"))
+    bank.keypoints(torch.arange(IMAGES))  # matches a few pairs to see how they are best described
     sizes, inner = [], keypoints_module._match_chunk
 
     def counted(a: torch.Tensor, *others: object) -> tuple[torch.Tensor, torch.Tensor]:
