@@ -1,5 +1,6 @@
 """A command on several processes, as torchrun starts them: rank 0 runs it, the others help."""
 
+import atexit
 import logging
 import os
 import signal
@@ -73,6 +74,7 @@ def _joined(settings: Settings) -> Iterator[Settings]:
     try:
         yield replace(settings, ranks=ranks)
     except RankLostError:
+        atexit.register(_end_at_once)
         if not ranks.has_the_last_word():
             raise typer.Exit(1) from None
         raise
@@ -88,6 +90,7 @@ def _help(ranks: Ranks, device: torch.device) -> None:
     try:
         serve(ranks, device)
     except RankLostError:
+        atexit.register(_end_at_once)
         if ranks.has_the_last_word():
             raise
         raise typer.Exit(1) from None
@@ -97,6 +100,14 @@ def _help(ranks: Ranks, device: torch.device) -> None:
             raise
         raise RunFailedError(f"rank {ranks.rank}: {told[0]}") from error
     leave_ranks()
+
+
+def _end_at_once() -> None:
+    """The last of a process whose group is broken: what gloo's threads do while the library is taken down may abort
+    it, in the place of the exit status that it is to have."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _heed_termination() -> None:
