@@ -115,9 +115,9 @@ def _of_most_points(
     matches: MatchStore, point_map: PointMap, image: int, others: list[int], count: int
 ) -> list[int]:
     """Those of the others whose matches with the image show most points: look-alikes may show another place."""
-    points = [int((point_map.point_of[other, matches.slots(image, other)[1]] >= 0).sum()) for other in others]
-    order = sorted(range(len(others)), key=lambda row: -points[row])
-    return [others[row] for row in order[:count]]
+    points = [(point_map.point_of[other, matches.slots(image, other)[1]] >= 0).sum() for other in others]
+    order = torch.stack(points).argsort(descending=True, stable=True)
+    return [others[row] for row in order[:count].tolist()]
 
 
 def _candidates(
