@@ -14,7 +14,7 @@ import torch
 
 from acezero_gpu.mapping import BufferConfig, ScheduleConfig
 from acezero_gpu.network import HeadConfig
-from acezero_gpu.reconstruction import BankConfig, LoopConfig
+from acezero_gpu.reconstruction import BankConfig, FinalMapConfig, LoopConfig
 from acezero_gpu.runtime import InputError
 
 PresetName = Literal["fast", "default", "quality"]
@@ -69,6 +69,7 @@ def _fast() -> ReconstructionConfig:
         seed_schedule=replace(short, iterations=400, cooldown_iterations=130),
         growth_schedule=short,
         final_schedule=ScheduleConfig(name="circle", iterations=1000, lr_max=0.005, max_epochs=10),
+        final_map=FinalMapConfig(heads=16, width=128, batch_size=1024, full_batches=4),
         final_pose_wait=200,
     )
     bank = replace(

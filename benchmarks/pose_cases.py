@@ -98,7 +98,7 @@ def predicted_case(place: Place, map_file: Path, settings: Settings) -> PoseCase
         raise InputError(f"--map {map_file}: no such file; make one with acezero map and the true poses.")
     scene_map = SceneMap.load(map_file, settings.device)
     if scene_map.head.count > 1:
-        raise InputError(f"--map {map_file}: is of several heads; make one without --heads.")
+        raise InputError(f"--map {map_file}: is of several heads; make one with --heads 1.")
     with TemporaryDirectory(prefix="benchmark-") as temporary, RunLog("quiet") as log:
         folder = Path(temporary)
         images = resolve_images(str(place.queries.write_list(folder / "query.txt")), minimum=1)

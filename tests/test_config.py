@@ -254,8 +254,8 @@ def test_the_default_preset_has_ace0s_figures():
 @pytest.mark.parametrize(
     "settings, told",
     [
-        (["loop.final_heads=0"], "final_heads must be 1 at least"),
-        (["loop.training.poses.name=lm", "loop.final_heads=2"], "several heads"),
+        (["loop.final_map.heads=0"], "final_map.heads must be 1 at least"),
+        (["loop.final_map.width=-1"], "final_map.width must be 0 at least"),
         (["loop.training.loss.wide_clamp_px=-1.0"], "must be greater than 0"),
     ],
 )

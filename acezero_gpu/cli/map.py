@@ -13,15 +13,15 @@ from acezero_gpu.cli.output import say
 from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
-from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.cli.settings import Settings, heads_flags, resolve_settings
 from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress
 from acezero_gpu.reconstruction import ImageBank, ReconstructionState, parallel
 from acezero_gpu.reconstruction.plan import mapping_work
-from acezero_gpu.reconstruction.rounds import Loop, adjusted, heads_for, scene_map_of
+from acezero_gpu.reconstruction.rounds import Loop, adjusted, final_training, scene_map_of
 from acezero_gpu.reconstruction.state import posed_state, to_posed_views
-from acezero_gpu.runtime import random_stream
+from acezero_gpu.runtime import InputError, random_stream
 from acezero_gpu.runtime.progress import expect
 
 MAP_DEFAULTS = {
@@ -66,10 +66,12 @@ def map_(
         "loop.training.poses.name": pose_refinement,
         "loop.training.poses.wait": pose_refinement_wait,
         "loop.joint.when": refine_joint,
-        "loop.final_heads": heads,
+        **heads_flags(heads),
         "loop.fix_focal": fix_focal or None,
     }
     settings = resolve_settings(device, preset, config, flags, set_, command_defaults=MAP_DEFAULTS)
+    if heads is not None and heads > 1 and settings.config.loop.training.poses.reestimates:
+        raise InputError(f"--heads {heads}: poses are re-estimated against one head only; leave out --heads.")
     with all_ranks(settings) as settings, RunLog(verbosity(quiet, verbose), log_json) as log:
         line = map_folder(images, out, poses, settings, log, focal_px, allow_missing, overwrite)
     say(line)
@@ -112,14 +114,14 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
     config = run.settings.config
     loop = config.loop
     frames = state.registered.nonzero()[:, 0]
-    heads = heads_for(len(frames), loop.final_heads, run.log.line)
-    expect("", mapping_work(bank, loop.training, loop.final_schedule, len(frames), heads))
+    training, heads = final_training(loop, loop.training.poses, len(frames), run.log.line)
+    expect("", mapping_work(bank, training, loop.final_schedule, len(frames), heads))
     with run.timer.stage("buffer"):
         parallel.fill_buffer(bank, frames.cpu())
     moves = guessed or loop.training.poses.name != "none"
     refines_focal = moves and not loop.fix_focal and loop.joint.when == "off"  # an adjustment knows it better
     training = replace(
-        loop.training,
+        training,
         schedule=loop.final_schedule,
         calibration=replace(loop.training.calibration, refine=refines_focal),
     ).scaled(bank.pixel_scale)

@@ -17,7 +17,7 @@ from acezero_gpu.cli.ranks import all_ranks
 from acezero_gpu.cli.report import report_after_run
 from acezero_gpu.cli.run import Run
 from acezero_gpu.cli.run_log import RunLog, verbosity
-from acezero_gpu.cli.settings import Settings, resolve_settings
+from acezero_gpu.cli.settings import Settings, heads_flags, resolve_settings
 from acezero_gpu.cli.start import Start, given_poses, load_start, starting_camera
 from acezero_gpu.cli.video import film_of_run
 from acezero_gpu.data import PosedViews, find_depth_files, resolve_images
@@ -95,7 +95,7 @@ def reconstruct(
         "bank.memory_budget_bytes": memory_bytes(memory_budget, "--memory-budget"),
         "loop.joint.when": refine_joint,
         "loop.fix_focal": fix_focal or None,
-        "loop.final_heads": heads,
+        **heads_flags(heads),
     }
     settings = resolve_settings(device, preset, config, flags, set_)
     frames = frame_selection(fps, every, min_sharpness, max_frames or exchange.VIDEO_FRAMES)

@@ -16,6 +16,7 @@ from acezero_gpu.config import (
     preset_for,
     with_override,
 )
+from acezero_gpu.reconstruction import FinalMapConfig
 from acezero_gpu.runtime import resolve_device
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 
@@ -64,6 +65,15 @@ def resolve_settings(
     for assignment in overrides or ():
         config = with_override(config, assignment)
     return Settings(config, place, name)  # type: ignore[arg-type]
+
+
+def heads_flags(heads: int | None) -> dict[str, Value | None]:
+    """What ``--heads`` sets: so many heads wherever that many can be taught, whatever the preset gives each."""
+    least = FinalMapConfig().views_per_head
+    return {
+        "loop.final_map.heads": heads,
+        "loop.final_map.views_per_head": None if heads is None else least,
+    }
 
 
 def _assignment(key: str, value: Value) -> str:

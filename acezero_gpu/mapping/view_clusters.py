@@ -6,15 +6,13 @@ from torch import Tensor
 
 from acezero_gpu.geometry import camera_centres
 
-LEAST_VIEWS = 16
-"""A head of fewer views knows too little to be found by."""
 PLACE_WEIGHT = 2.0
 """Of where a camera stands against where it looks, both in units of their spread."""
 
 
-def taught_heads(wanted: int, views: int) -> int:
-    """As many heads as are wanted, or as so many views can teach."""
-    return min(wanted, max(1, views // LEAST_VIEWS))
+def taught_heads(wanted: int, views: int, views_per_head: int) -> int:
+    """As many heads as are wanted, or as so many views teach, of which each needs some of its own."""
+    return min(wanted, max(1, views // views_per_head))
 
 
 def view_clusters(cam_from_world: Float[Tensor, "f 3 4"], count: int) -> list[Int[Tensor, " _"]]:

@@ -3,7 +3,7 @@
 The costs were measured on one core of a 2.6 GHz x86 server; a run corrects them by its own pace as it goes on.
 """
 
-from acezero_gpu.mapping import ScheduleConfig, TrainingConfig, taught_heads
+from acezero_gpu.mapping import ScheduleConfig, TrainingConfig
 from acezero_gpu.reconstruction.image_bank import ImageBank
 from acezero_gpu.reconstruction.loop_config import LoopConfig
 from acezero_gpu.reconstruction.state import StepName
@@ -52,8 +52,9 @@ def expected_work(
     adjusts = config.joint.when != "off"
     adjustment = [Work("adjustment", ADJUSTMENT_S * count)] if adjusts else []
     if part == "final":
-        heads = taught_heads(config.final_heads, placed)
-        mapped = mapping_work(bank, config.training, config.final_schedule, placed, heads)
+        heads = config.final_map.heads_for(placed)
+        training = config.final_map.training(config.training, heads)
+        mapped = mapping_work(bank, training, config.final_schedule, placed, heads)
         return [*mapped, registration_work(bank, heads)]
     final = expected_work(bank, config, "final", placed=count)
     mapped = mapping_work(bank, config.training, config.growth_schedule, placed)

@@ -16,8 +16,8 @@ from acezero_gpu.mapping import (
     MappingResult,
     PoseRefinementConfig,
     ScheduleConfig,
+    TrainingConfig,
     TrainingProgress,
-    taught_heads,
 )
 from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction import parallel
@@ -51,7 +51,11 @@ class Round:
     poses: PoseRefinementConfig
     refine_focal: bool
     loss_name: LossName
-    heads: int = 1
+
+    @property
+    def final(self) -> bool:
+        """Whether its map is the one that is kept."""
+        return self.name == "final"
 
 
 class Loop:
@@ -93,8 +97,9 @@ class Loop:
         """Trains a map of these frames."""
         with self.timer.stage("buffer"):
             parallel.fill_buffer(self.bank, frames.cpu())
-        heads = heads_for(len(frames), round_.heads, self.log)
-        training = self.config.training
+        training, heads = self.config.training, 1
+        if round_.final:
+            training, heads = final_training(self.config, round_.poses, len(frames), self.log)
         training = replace(
             training,
             schedule=round_.schedule,
@@ -127,7 +132,7 @@ class Loop:
                     self.seed, "mapping", round_.name, round_.index, device=self.bank.device
                 ),
                 heads=heads,
-                initial_head=head if head is not None and head.count == heads == 1 else None,
+                initial_head=head if head is not None and head.count == 1 else None,
                 progress=report,
             )
 
@@ -221,27 +226,37 @@ def lens_of(state: ReconstructionState) -> tuple[float, float]:
     return k1, k2
 
 
-def heads_for(frames: int, wanted: int, log: Callable[[str], None]) -> int:
-    """As many heads as are wanted, or as so many frames can teach."""
-    heads = taught_heads(wanted, frames)
-    if heads < wanted:
-        log(f"{frames} images are too few for {wanted} heads: {heads} trained")
-    return heads
+def final_training(
+    config: LoopConfig, poses: PoseRefinementConfig, images: int, log: Callable[[str], None]
+) -> tuple[TrainingConfig, int]:
+    """Training of the map that is kept, and how many heads it has."""
+    final = config.final_map
+    heads = final.heads_for(images)
+    if heads > 1 and poses.reestimates:
+        log(
+            f"one head instead of {heads}, because poses are re-estimated in its map (poses.name={poses.name})"
+        )
+        heads = 1
+    elif final.heads > 1:
+        log(f"{images} images teach {heads} heads, {final.views_per_head} at least for each")
+    return final.training(config.training, heads), heads
 
 
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:
     """A growth or final round; what an adjustment has just fitted to the keypoints is not refined again by the map."""
-    final = name == "final"
-    poses = replace(config.training.poses, wait=config.final_pose_wait) if final else config.training.poses
+    poses = (
+        replace(config.training.poses, wait=config.final_pose_wait)
+        if name == "final"
+        else config.training.poses
+    )
     held = adjusted and config.joint.holds
     return Round(
         name,
         index,
-        config.final_schedule if final else config.growth_schedule,
+        config.final_schedule if name == "final" else config.growth_schedule,
         PoseRefinementConfig(name="none") if held else poses,
         not (held or config.fix_focal),
-        "dyntanh" if final else config.training.loss.name,
-        config.final_heads if final else 1,
+        "dyntanh" if name == "final" else config.training.loss.name,
     )
 
 

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3, undistort_pixels
 from acezero_gpu.network import SceneMap
-from acezero_gpu.ransac import RansacConfig, estimate_absolute_pose
+from acezero_gpu.ransac import AbsolutePoseResult, RansacConfig, estimate_absolute_pose
 from acezero_gpu.ransac.sampling import ImageStreams
 from acezero_gpu.runtime import in_chunks
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
+
+FIRST_LOOK = 256
+"""Hypotheses by which the heads of an ensemble are compared first."""
+KNOWN_SHARE = 0.25
+"""A head plainly knows an image if this share of the cells are inliers then; no other is searched further."""
 
 FeatureSource = Callable[[Int[Tensor, " b"]], Float[Tensor, "b c rows cols"]]
 """Features of the images with these indices, on the computing device."""
@@ -71,7 +76,8 @@ def register_images(
     ``radial`` are ``k1, k2`` of the lens (no distortion if not given). ``pixel_scale`` is the network image's
     shortest side over 480: thresholds in pixels are multiplied by it.
 
-    Each head of an ensemble is tried, with the same draws, and the pose of most inliers is taken.
+    Each head of an ensemble is tried, with the same draws, and the pose of most inliers is taken. Where a first look
+    finds a head that plainly knows the image, the other heads are not searched further.
 
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
     raises. Each of the ``ranks`` registers its share of the images, with the draws that it would have in one process.
@@ -84,16 +90,13 @@ def register_images(
         features = features_of(images[mine[part]])
         rows, columns = features.shape[-2:]
         points = scene_map.scene_coordinates(features)
-        heads = len(points)
         pixels = cell_centres_px(rows, columns, stride, device=points.device)
         if radial is not None:
             pixels = undistort_pixels(pixels, camera, radial)
-        draws = streams.images(mine[part].repeat(heads).to(points.device))
-        result = estimate_absolute_pose(points.flatten(0, 1), pixels, camera, ransac, streams=draws)
+        draws = streams.images(mine[part].to(points.device))
+        poses, counts = _by_the_best_head(points, pixels, camera, ransac, draws)
         report(min(len(images), part.stop * ranks.count), len(images), "images")
-        counts, best = result.inlier_count.unflatten(0, (heads, -1)).max(0)
-        poses = matrix_from_se3(result.cam_from_world).unflatten(0, (heads, -1))
-        return poses[best, torch.arange(len(best), device=best.device)], counts, rows * columns
+        return poses, counts, rows * columns
 
     parts = in_chunks("registration", len(mine), max(1, config.batch // scene_map.head.count), work)
     # A rank may have no image at all.
@@ -104,3 +107,43 @@ def register_images(
         ranks.gather_rows(mine, counts, len(images)),
         parts[0][2] if parts else 0,
     )
+
+
+def _by_the_best_head(
+    points: Float[Tensor, "heads b n 3"],
+    pixels: Float[Tensor, "n 2"],
+    camera: PinholeCamera,
+    config: RansacConfig,
+    streams: ImageStreams,
+) -> tuple[Float[Tensor, "b 3 4"], Int[Tensor, " b"]]:
+    """The pose of most inliers of each image, and how many these are."""
+
+    def search(head: Tensor, image: Tensor, config: RansacConfig) -> AbsolutePoseResult:
+        return estimate_absolute_pose(
+            points[head, image], pixels, camera, config, streams=streams.images(image)
+        )
+
+    heads, images = points.shape[:2]
+    head, image = (index.flatten() for index in _all_pairs(heads, images, points.device))
+    if heads > 1:
+        samples = min(FIRST_LOOK, config.hypotheses)
+        seen = search(head, image, replace(config, hypotheses=samples, refinement_rounds=0, polish_rounds=0))
+        count, best = seen.inlier_count.unflatten(0, (heads, images)).max(0)
+        unsure = count < KNOWN_SHARE * points.shape[2]
+        chosen = unsure[image] | (head == best[image])
+        head, image = head[chosen], image[chosen]
+    found = search(head, image, config)
+    counts = found.inlier_count.new_zeros(heads, images)
+    counts[head, image] = found.inlier_count
+    poses = points.new_zeros(heads, images, 3, 4)
+    poses[head, image] = matrix_from_se3(found.cam_from_world).to(poses)
+    counts, best = counts.max(0)
+    return poses[best, torch.arange(images, device=best.device)], counts
+
+
+def _all_pairs(heads: int, images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Head and image of each pair of them."""
+    head, image = torch.meshgrid(
+        torch.arange(heads, device=device), torch.arange(images, device=device), indexing="ij"
+    )
+    return head, image

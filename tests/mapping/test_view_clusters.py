@@ -64,5 +64,5 @@ def test_more_clusters_than_views_are_refused():
         view_clusters(views(torch.zeros(2, 3), torch.zeros(2)), 3)
 
 
-def test_a_head_is_taught_by_sixteen_views_at_least():
-    assert [taught_heads(4, count) for count in (1, 31, 32, 160)] == [1, 1, 2, 4]
+def test_each_head_is_taught_by_views_of_its_own():
+    assert [taught_heads(4, count, 16) for count in (1, 31, 32, 160)] == [1, 1, 2, 4]

@@ -6,6 +6,7 @@ TINY = (
     "bank.buffer.max_passes=1",
     "loop.training.head.width=64",
     "loop.training.batch_size=1024",
+    "loop.final_map.width=64",
     "loop.seed_schedule.iterations=300",
     "loop.seed_schedule.cooldown_iterations=100",
     "loop.seed_schedule.lr_max=0.01",

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from acezero_gpu.geometry import cell_centres_px, matrix_from_se3
 from acezero_gpu.network import Head, HeadConfig, SceneMap, ensemble_of
+from acezero_gpu.ransac import AbsolutePoseResult, estimate_absolute_pose
 from acezero_gpu.registration import Registration, RegistrationConfig, register_images
+from acezero_gpu.registration import register as register_module
 from acezero_gpu.runtime.progress import listening
 
 ROWS, COLUMNS = 15, 20
@@ -101,13 +103,23 @@ def test_batches_do_not_matter(device):
     assert torch.equal(split.inlier_count, whole.inlier_count)
 
 
-def test_each_image_has_the_pose_of_the_head_that_knows_it(device):
-    scene, features = scene_of(5, device, noise_px=0.5, outliers=0.4)
+@pytest.mark.parametrize("outliers, searched", [(0.4, [10, 5]), (0.85, [10, 10])])
+def test_each_image_has_the_pose_of_the_head_that_knows_it(device, monkeypatch, outliers, searched):
+    """A head that plainly knows an image after a first look is searched on alone, otherwise all are."""
+    scene, features = scene_of(5, device, noise_px=0.5, outliers=outliers)
     knows = torch.tensor([1.0, -1.0, -1.0, 1.0, -1.0], device=device)[:, None, None, None]
     marked = torch.cat([features, knows.expand(-1, 1, ROWS, COLUMNS)], dim=1)
     heads = [Head(4, HeadConfig(width=4), torch.zeros(3)) for _ in range(2)]
     ensemble = TwoHeads(ensemble_of(heads), "two", 480, 1.0)
-    alone, found = register(scene, features), register(scene, marked, scene_map=ensemble)
+    alone, sizes = register(scene, features), []
+
+    def counted(points: Tensor, *arguments: object, **named: object) -> AbsolutePoseResult:
+        sizes.append(len(points))
+        return estimate_absolute_pose(points, *arguments, **named)
+
+    monkeypatch.setattr(register_module, "estimate_absolute_pose", counted)
+    found = register(scene, marked, scene_map=ensemble)
+    assert sizes == searched
     torch.testing.assert_close(found.cam_from_world, alone.cam_from_world, atol=1e-5, rtol=0)
     assert torch.equal(found.inlier_count, alone.inlier_count)
     assert found.cells == CELLS
