@@ -20,6 +20,8 @@ FIRST_LOOK = 256
 """Hypotheses by which the heads of an ensemble are compared first."""
 KNOWN_SHARE = 0.25
 """A head plainly knows an image if this share of the cells are inliers then; no other is searched further."""
+LIKELY_HEADS = 4
+"""Otherwise so many, of the most inliers, are."""
 
 FeatureSource = Callable[[Int[Tensor, " b"]], Float[Tensor, "b c rows cols"]]
 """Features of the images with these indices, on the computing device."""
@@ -77,7 +79,7 @@ def register_images(
     shortest side over 480: thresholds in pixels are multiplied by it.
 
     Each head of an ensemble is tried, with the same draws, and the pose of most inliers is taken. Where a first look
-    finds a head that plainly knows the image, the other heads are not searched further.
+    finds a head that plainly knows the image, it alone is searched further, otherwise the few likeliest are.
 
     An image that cannot be registered has an inlier count below the threshold (0 without any pose); it never
     raises. Each of the ``ranks`` registers its share of the images, with the draws that it would have in one process.
@@ -128,10 +130,13 @@ def _by_the_best_head(
     if heads > 1:
         samples = min(FIRST_LOOK, config.hypotheses)
         seen = search(head, image, replace(config, hypotheses=samples, refinement_rounds=0, polish_rounds=0))
-        count, best = seen.inlier_count.unflatten(0, (heads, images)).max(0)
-        unsure = count < KNOWN_SHARE * points.shape[2]
-        chosen = unsure[image] | (head == best[image])
-        head, image = head[chosen], image[chosen]
+        count, ranked = seen.inlier_count.unflatten(0, (heads, images)).sort(
+            dim=0, descending=True, stable=True
+        )
+        known = count[0] >= KNOWN_SHARE * points.shape[2]
+        rank = torch.arange(heads, device=points.device)[:, None]
+        rank, image = (rank < torch.where(known, 1, LIKELY_HEADS)).nonzero(as_tuple=True)
+        head = ranked[rank, image]
     found = search(head, image, config)
     counts = found.inlier_count.new_zeros(heads, images)
     counts[head, image] = found.inlier_count

@@ -95,25 +95,29 @@ def run_job(job: Job) -> Figures:
 
 def mapping_figures(run: Path, seconds: float, settings: Settings) -> Figures:
     """Operations of the head's training per second, and what one large matrix product reaches."""
-    folder, batch_size = RunFolder(run), settings.config.loop.training.batch_size
-    steps = {
-        round_.index: round_.training[-1].iteration
-        for round_ in read_history(folder.history).rounds
-        if round_.training
-    }
-    operations = sum(
-        training_operations(_weights_of(folder.map(index)), batch_size, count)
-        for index, count in steps.items()
-    )
+    folder, loop = RunFolder(run), settings.config.loop
+    operations, steps = 0.0, 0
+    for round_ in read_history(folder.history).rounds:
+        if not round_.training:
+            continue
+        head, count = SceneMap.load(folder.map(round_.index)).head, round_.training[-1].iteration
+        final = round_.name == "final"
+        training = loop.final_map.training(loop.training, head.count) if final else loop.training
+        weights = parameter_count(head.requires_grad_(True))
+        operations += training_operations(weights, training.batch_size, count)
+        steps += count
     return {
-        "mapping_steps": sum(steps.values()),
+        "mapping_steps": steps,
         "mapping_gflops": round(operations / seconds / 1e9, 1),
         "product_gflops": round(product_gflops(settings.device), 1),
     }
 
 
 def training_operations(weights: int, batch_size: int, steps: int) -> float:
-    """Six per weight and patch: a product and a sum, forwards, and twice that backwards."""
+    """Six per weight and patch: a product and a sum, forwards, and twice that backwards.
+
+    Weights of all heads, and the patches that each of them gets.
+    """
     return 6.0 * weights * batch_size * steps
 
 
@@ -128,7 +132,3 @@ def product_gflops(device: torch.device) -> float:
         wait(device)
         seconds.append(time.perf_counter() - start)
     return 2 * PRODUCT_SIZE**3 / min(seconds) / 1e9
-
-
-def _weights_of(map_file: Path) -> int:
-    return parameter_count(SceneMap.load(map_file).head.requires_grad_(True))

@@ -20,11 +20,13 @@ SETTINGS = resolve_settings("cpu", "fast", None, {}, None)
 
 def round_of(steps: int | None, index: int) -> RoundRecord:
     training = [] if steps is None else [TrainingProgress(n, steps, 1.0, 0.5, 1e-3, 50.0) for n in (1, steps)]
-    return RoundRecord(index, "iteration", 3, 3, 3, 50.0, None, {}, tuple(training))
+    return RoundRecord(
+        index, "final" if index == 2 else "iteration", 3, 3, 3, 50.0, None, {}, tuple(training)
+    )
 
 
 def test_operations_of_the_mapping_are_those_of_all_its_steps(tmp_path):
-    """Six for each weight of the round's own map, patch and step; a round without a map has none."""
+    """Six for each weight of the round's own map, patch of its batches and step; a round without a map has none."""
     rounds = tuple(round_of(steps, index) for index, steps in enumerate((None, 30, 70)))
     history = RunHistory("", (8, 6), (), 12, 1.0, True, rounds)
     write_history(RunFolder(tmp_path).history, history)
@@ -33,8 +35,13 @@ def test_operations_of_the_mapping_are_those_of_all_its_steps(tmp_path):
         SceneMap(head, "x", 48, 1.0).save(RunFolder(tmp_path).map(index))
     row = mapping_figures(tmp_path, 0.5, SETTINGS)
     assert row["mapping_steps"] == 100
-    weight_steps = parameter_count(heads[0]) * 30 + parameter_count(heads[1]) * 70
-    operations = 6 * weight_steps * SETTINGS.config.loop.training.batch_size
+    loop = SETTINGS.config.loop
+    batches = (loop.training.batch_size, loop.final_map.batch_size)
+    assert batches[0] != batches[1]
+    operations = sum(
+        6 * parameter_count(head) * steps * batch
+        for head, steps, batch in zip(heads, (30, 70), batches, strict=True)
+    )
     assert row["mapping_gflops"] == pytest.approx(operations / 0.5 / 1e9, rel=1e-2, abs=0.05)
     assert row["product_gflops"] > 0
 
