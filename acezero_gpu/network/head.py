@@ -84,6 +84,13 @@ class Head(nn.Module):
             return self(features.expand(self.count, -1, -1))
         return self(features)[None]
 
+    def one(self, index: int) -> "Head":
+        """One of the heads of an ensemble, by itself, to predict with; a copy."""
+        if not self._is_ensemble:
+            raise ValueError("a single head has no others beside it")
+        state = {name: value[index] for name, value in self.state_dict().items()}
+        return head_from_state(state).to(self.centre.device).eval().requires_grad_(False)
+
 
 def _block(channels: int, width: int) -> nn.ModuleList:
     return nn.ModuleList([nn.Linear(channels, width), nn.Linear(width, width), nn.Linear(width, width)])
@@ -120,12 +127,15 @@ def head_from_state(state: dict[str, Tensor]) -> Head:
     """A head, or an ensemble, of the size that a saved state has."""
     width, channels = state["first.0.weight"].shape[-2:]
     blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    head = Head(channels, HeadConfig(width=width, blocks=blocks), torch.zeros(3))
     leading = state["first.0.weight"].shape[:-2]
-    for module in head.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(parameter.detach().expand(*leading, *parameter.shape).clone()))
-    head.centre, head.unit = (x.expand(*leading, -1).clone() for x in (head.centre, head.unit))
+    with torch.device("meta"):  # no weights are drawn that would be replaced at once
+        head = Head(channels, HeadConfig(width=width, blocks=blocks), torch.zeros(3))
+        for module in head.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.detach().expand(*leading, *parameter.shape)))
+        head.centre, head.unit = (x.expand(*leading, -1) for x in (head.centre, head.unit))
     # Files that were written before heads had a unit are in that of their world.
-    head.load_state_dict({"unit": head.unit} | {key: value.float() for key, value in state.items()})
+    unit = torch.ones(*leading, 1, device=state["first.0.weight"].device)
+    values = {"unit": unit} | {key: value.detach().float().clone() for key, value in state.items()}
+    head.load_state_dict(values, assign=True)
     return head

@@ -1,7 +1,7 @@
 """A finished map: the head, what it was trained with, and the cameras it saw. Saved as safetensors."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -63,6 +63,12 @@ class SceneMap:
             chunks = chunk_ranges(len(flat), max(1, chunk_cells // self.head.count))
             parts = [self.head.of_all(flat[part].float()) for part in chunks]
         return torch.cat(parts, dim=1).unflatten(1, (batch, -1))
+
+    def parts(self) -> "tuple[SceneMap, ...]":
+        """A map of each of the heads, to ask one alone; the map itself if it has only one."""
+        if self.head.count == 1:
+            return (self,)
+        return tuple(replace(self, head=self.head.one(index)) for index in range(self.head.count))
 
     def save(self, path: Path) -> None:
         """Half-precision weights (4.2 MB for each 512-wide head), written to a temporary name, then renamed."""

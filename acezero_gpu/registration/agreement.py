@@ -8,6 +8,7 @@ from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px, reproject, undistort_pixels
 from acezero_gpu.network import SceneMap
+from acezero_gpu.registration.head_choice import points_at, points_by, some_cells
 
 SUREST_SHARE = 0.1
 """Share of the cells that an image needs to be registered by a head, and that heads are compared by."""
@@ -42,11 +43,27 @@ def cell_agreement(
     rows, columns = features.shape[-2:]
     cells = cell_centres_px(rows, columns, stride, device=features.device)
     centres = undistort_pixels(cells, camera, torch.tensor(scene_map.radial, device=features.device))
-    points = scene_map.scene_coordinates(features).float()
-    seen = reproject(points, cam_from_world.expand(len(points), -1, -1, -1), camera)
-    error_px = torch.where(seen.depth > 0, (seen.pixels - centres).norm(dim=-1), torch.inf)
-    # A head that gives no numbers is no head's better.
-    surest = error_px.kthvalue(max(1, int(SUREST_SHARE * error_px.shape[-1])), dim=-1).values
-    best = surest.nan_to_num(torch.inf, torch.inf).argmin(0)
-    images = torch.arange(len(best), device=best.device)
-    return CellAgreement(points[best, images], error_px[best, images], seen.depth[best, images])
+    parts = scene_map.parts()
+    if len(parts) == 1:
+        points = scene_map.scene_coordinates(features)[0].float()
+    else:
+        some = some_cells(rows, columns, features.device)
+        guesses = points_at(scene_map, features, some)
+        error_px, _ = _errors(guesses, cam_from_world.expand(len(parts), -1, -1, -1), camera, centres[some])
+        # A head that gives no numbers is no head's better.
+        surest = error_px.kthvalue(max(1, int(SUREST_SHARE * len(some))), dim=-1).values
+        best = surest.nan_to_num(torch.inf, torch.inf).argmin(0)
+        points = points_by(parts, features, best, torch.arange(len(best), device=best.device))
+    error_px, depth = _errors(points, cam_from_world, camera, centres)
+    return CellAgreement(points, error_px, depth)
+
+
+def _errors(
+    points: Float[Tensor, "*b cells 3"],
+    cam_from_world: Float[Tensor, "*b 3 4"],
+    camera: PinholeCamera,
+    centres: Float[Tensor, "cells 2"],
+) -> tuple[Float[Tensor, "*b cells"], Float[Tensor, "*b cells"]]:
+    """Distances from the cells' centres, inf behind the camera, and depths."""
+    seen = reproject(points, cam_from_world, camera)
+    return torch.where(seen.depth > 0, (seen.pixels - centres).norm(dim=-1), torch.inf), seen.depth

@@ -12,6 +12,7 @@ from acezero_gpu.geometry import PinholeCamera, cell_centres_px, matrix_from_se3
 from acezero_gpu.network import SceneMap
 from acezero_gpu.ransac import AbsolutePoseResult, RansacConfig, estimate_absolute_pose
 from acezero_gpu.ransac.sampling import ImageStreams
+from acezero_gpu.registration.head_choice import points_at, points_by, some_cells
 from acezero_gpu.runtime import in_chunks
 from acezero_gpu.runtime.distributed import ALONE, Ranks
 from acezero_gpu.runtime.progress import report
@@ -88,19 +89,31 @@ def register_images(
     streams = ImageStreams.draw(len(images), generator, camera.focal_px.device)
     mine = ranks.rows(len(images))
 
+    heads = scene_map.parts()
+
     def work(part: slice) -> tuple[Tensor, Tensor, int]:
         features = features_of(images[mine[part]])
         rows, columns = features.shape[-2:]
-        points = scene_map.scene_coordinates(features)
-        pixels = cell_centres_px(rows, columns, stride, device=points.device)
+        pixels = cell_centres_px(rows, columns, stride, device=features.device)
         if radial is not None:
             pixels = undistort_pixels(pixels, camera, radial)
-        draws = streams.images(mine[part].to(points.device))
-        poses, counts = _by_the_best_head(points, pixels, camera, ransac, draws)
+        draws = streams.images(mine[part].to(features.device))
+
+        def search(points: Tensor, pixels: Tensor, image: Tensor, config: RansacConfig) -> AbsolutePoseResult:
+            return estimate_absolute_pose(points, pixels, camera, config, streams=draws.images(image))
+
+        image = torch.arange(len(features), device=features.device)
+        if len(heads) == 1:
+            found = search(scene_map.scene_coordinates(features)[0], pixels, image, ransac)
+            poses, counts = matrix_from_se3(found.cam_from_world), found.inlier_count
+        else:
+            head, image = _likely_heads(scene_map, features, pixels, ransac, search)
+            found = search(points_by(heads, features, head, image), pixels, image, ransac)
+            poses, counts = _of_most_inliers(found, head, image, len(heads), len(features))
         report(min(len(images), part.stop * ranks.count), len(images), "images")
         return poses, counts, rows * columns
 
-    parts = in_chunks("registration", len(mine), max(1, config.batch // scene_map.head.count), work)
+    parts = in_chunks("registration", len(mine), config.batch, work)
     # A rank may have no image at all.
     poses = torch.cat([camera.focal_px.new_zeros(0, 3, 4), *(poses for poses, _, _ in parts)])
     counts = torch.cat([streams.seeds[:0], *(counts for _, counts, _ in parts)])
@@ -111,44 +124,38 @@ def register_images(
     )
 
 
-def _by_the_best_head(
-    points: Float[Tensor, "heads b n 3"],
-    pixels: Float[Tensor, "n 2"],
-    camera: PinholeCamera,
+def _likely_heads(
+    scene_map: SceneMap,
+    features: Float[Tensor, "b c rows cols"],
+    pixels: Float[Tensor, "cells 2"],
     config: RansacConfig,
-    streams: ImageStreams,
-) -> tuple[Float[Tensor, "b 3 4"], Int[Tensor, " b"]]:
-    """The pose of most inliers of each image, and how many these are."""
-
-    def search(head: Tensor, image: Tensor, config: RansacConfig) -> AbsolutePoseResult:
-        return estimate_absolute_pose(
-            points[head, image], pixels, camera, config, streams=streams.images(image)
-        )
-
+    search: Callable[[Tensor, Tensor, Tensor, RansacConfig], AbsolutePoseResult],
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Head and image of each pair worth a search, by a first look at some cells with few hypotheses."""
+    rows, columns = features.shape[-2:]
+    cells = some_cells(rows, columns, features.device)
+    points = points_at(scene_map, features, cells)
     heads, images = points.shape[:2]
-    head, image = (index.flatten() for index in _all_pairs(heads, images, points.device))
-    if heads > 1:
-        samples = min(FIRST_LOOK, config.hypotheses)
-        seen = search(head, image, replace(config, hypotheses=samples, refinement_rounds=0, polish_rounds=0))
-        count, ranked = seen.inlier_count.unflatten(0, (heads, images)).sort(
-            dim=0, descending=True, stable=True
-        )
-        known = count[0] >= KNOWN_SHARE * points.shape[2]
-        rank = torch.arange(heads, device=points.device)[:, None]
-        rank, image = (rank < torch.where(known, 1, LIKELY_HEADS)).nonzero(as_tuple=True)
-        head = ranked[rank, image]
-    found = search(head, image, config)
+    image = torch.arange(images, device=features.device)
+    samples = min(FIRST_LOOK, config.hypotheses)
+    look = replace(config, hypotheses=samples, refinement_rounds=0, polish_rounds=0)
+    seen = search(points.flatten(0, 1), pixels[cells], image.repeat(heads), look)
+    counts = seen.inlier_count.unflatten(0, (heads, images))
+    count, ranked = counts.sort(dim=0, descending=True, stable=True)
+    known = count[0] >= KNOWN_SHARE * len(cells)
+    rank = torch.arange(heads, device=features.device)[:, None]
+    rank, image = (rank < torch.where(known, 1, LIKELY_HEADS)).nonzero(as_tuple=True)
+    return ranked[rank, image], image
+
+
+def _of_most_inliers(
+    found: AbsolutePoseResult, head: Int[Tensor, " p"], image: Int[Tensor, " p"], heads: int, images: int
+) -> tuple[Float[Tensor, "b 3 4"], Int[Tensor, " b"]]:
+    """The pose of each image by the head that explains most of it, and its inliers."""
     counts = found.inlier_count.new_zeros(heads, images)
     counts[head, image] = found.inlier_count
-    poses = points.new_zeros(heads, images, 3, 4)
-    poses[head, image] = matrix_from_se3(found.cam_from_world).to(poses)
-    counts, best = counts.max(0)
-    return poses[best, torch.arange(images, device=best.device)], counts
-
-
-def _all_pairs(heads: int, images: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Head and image of each pair of them."""
-    head, image = torch.meshgrid(
-        torch.arange(heads, device=device), torch.arange(images, device=device), indexing="ij"
-    )
-    return head, image
+    matrices = matrix_from_se3(found.cam_from_world)
+    poses = matrices.new_zeros(heads, images, 3, 4)
+    poses[head, image] = matrices
+    most, best = counts.max(0)
+    return poses[best, torch.arange(images, device=best.device)], most

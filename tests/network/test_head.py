@@ -120,3 +120,18 @@ def test_a_saved_ensemble_comes_back_and_takes_lowered_precision(device, generat
 def test_one_head_makes_no_ensemble(generator):
     head = some_heads(generator, 1)[0]
     assert ensemble_of([head]) is head
+    with pytest.raises(ValueError, match="no others"):
+        head.one(0)
+
+
+def test_a_head_of_an_ensemble_by_itself_is_what_it_was(device, generator):
+    heads = [head.to(device) for head in some_heads(generator)]
+    ensemble = ensemble_of(heads).to(device)
+    features = torch.randn(5, 12, generator=generator).to(device)
+    for index, head in enumerate(heads):
+        alone = ensemble.one(index)
+        assert (alone.count, alone.config) == (1, head.config)
+        torch.testing.assert_close(alone(features), head(features), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        ensemble.output.weight.zero_()
+    assert (alone.output.weight != 0).any(), "a copy must not change with the ensemble"

@@ -1,6 +1,7 @@
 """Errors of cells against OpenCV's projection, with a distorted lens."""
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -58,15 +59,30 @@ def test_errors_are_those_of_opencv() -> None:
 
 
 class TwoHeads(SceneMap):
-    """The first head is off in every second image, the second in the others, and gives no numbers in the last."""
+    """The first head is off in every second image, the second in the others, and gives no numbers in the last.
+
+    The fourth channel is the image's number, the others are the scene coordinates.
+    """
 
     def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
-        points = features.flatten(2).transpose(1, 2)
-        first, second = points.clone(), points.clone()
-        first[1::2] += 0.5
-        second[::2] += 0.5
-        second[-1] = math.inf
-        return torch.stack([first, second])
+        image, points = features[:, 3].flatten(1)[..., None], features[:, :3].flatten(2).transpose(1, 2)
+        first, second = points + 0.5 * (image % 2), points + 0.5 * (1 - image % 2)
+        return torch.stack([first, torch.where(image == 3, math.inf, second)])
+
+    def parts(self) -> tuple[SceneMap, ...]:
+        return tuple(OneOfTwo(self.head.one(row), "one", 48, 1.0, both=self, index=row) for row in range(2))
+
+
+@dataclass(frozen=True)
+class OneOfTwo(SceneMap):
+    """One of the heads by itself."""
+
+    both: SceneMap | None = None
+    index: int = 0
+
+    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
+        assert self.both is not None
+        return self.both.scene_coordinates(features)[self.index][None]
 
 
 def test_each_image_is_looked_at_by_the_head_that_fits_its_pose() -> None:
@@ -76,7 +92,9 @@ def test_each_image_is_looked_at_by_the_head_that_fits_its_pose() -> None:
         [camera.normalised(cell_centres_px(ROWS, COLUMNS, STRIDE)), torch.ones(ROWS * COLUMNS, 1)], 1
     )
     features = (3.0 * rays).T.unflatten(1, (ROWS, COLUMNS)).expand(4, -1, -1, -1)
-    heads = [Head(3, HeadConfig(width=4), torch.zeros(3)) for _ in range(2)]
+    numbers = torch.arange(4.0)[:, None, None, None].expand(-1, 1, ROWS, COLUMNS)
+    features = torch.cat([features, numbers], 1)
+    heads = [Head(4, HeadConfig(width=4), torch.zeros(3)) for _ in range(2)]
     found = cell_agreement(
         features, TwoHeads(ensemble_of(heads), "two", 48, 1.0), pose, camera, stride=STRIDE
     )

@@ -1,7 +1,7 @@
 """Registration against a map that is right, half right, or nonsense."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -36,6 +36,21 @@ class TwoHeads(SceneMap):
         first = features[:, 3].flatten(1)[:, :1, None] > 0
         nowhere = torch.full_like(points, math.nan)
         return torch.stack([torch.where(first, points, nowhere), torch.where(first, nowhere, points)])
+
+    def parts(self) -> tuple[SceneMap, ...]:
+        return tuple(OneOfTwo(self.head.one(row), "one", 48, 1.0, both=self, index=row) for row in range(2))
+
+
+@dataclass(frozen=True)
+class OneOfTwo(SceneMap):
+    """One of the heads by itself."""
+
+    both: SceneMap | None = None
+    index: int = 0
+
+    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
+        assert self.both is not None
+        return self.both.scene_coordinates(features)[self.index][None]
 
 
 def true_map() -> TrueMap:
