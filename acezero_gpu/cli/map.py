@@ -18,8 +18,9 @@ from acezero_gpu.data import resolve_images
 from acezero_gpu.io import write_pose_file
 from acezero_gpu.mapping import FrameTable, MappingResult, TrainingProgress
 from acezero_gpu.reconstruction import ImageBank, ReconstructionState, parallel
+from acezero_gpu.reconstruction.final_map import final_training
 from acezero_gpu.reconstruction.plan import mapping_work
-from acezero_gpu.reconstruction.rounds import Loop, adjusted, final_training, scene_map_of
+from acezero_gpu.reconstruction.rounds import Loop, adjusted, scene_map_of
 from acezero_gpu.reconstruction.state import posed_state, to_posed_views
 from acezero_gpu.runtime import InputError, random_stream
 from acezero_gpu.runtime.progress import expect
@@ -114,7 +115,9 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
     config = run.settings.config
     loop = config.loop
     frames = state.registered.nonzero()[:, 0]
-    training, heads = final_training(loop, loop.training.poses, len(frames), run.log.line)
+    training, heads = final_training(
+        loop.final_map, loop.training, loop.training.poses, len(frames), run.log.line
+    )
     expect("", mapping_work(bank, training, loop.final_schedule, len(frames), heads))
     with run.timer.stage("buffer"):
         parallel.fill_buffer(bank, frames.cpu())

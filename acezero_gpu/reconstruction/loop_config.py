@@ -1,47 +1,13 @@
 """All settings of the loop."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from acezero_gpu.mapping import ScheduleConfig, TrainingConfig, taught_heads
+from acezero_gpu.mapping import ScheduleConfig, TrainingConfig
+from acezero_gpu.reconstruction.final_map import FinalMapConfig
 from acezero_gpu.reconstruction.joint_adjustment import JointRefinementConfig
 from acezero_gpu.reconstruction.seeds import SeedConfig
 from acezero_gpu.reconstruction.stopping import StoppingConfig
 from acezero_gpu.registration import RegistrationConfig
-
-
-@dataclass(frozen=True, slots=True)
-class FinalMapConfig:
-    """The map of the last round, and that of ``acezero map``: the one that pictures are located in."""
-
-    heads: int = 1
-    """The most heads, each of which learns a part of the scene."""
-    views_per_head: int = 16
-    """No more heads than there are so many images for each; one that has seen few is not found by others."""
-    width: int = 0
-    """Channels of its heads; 0: as many as ``training.head`` has."""
-    batch_size: int = 0
-    """Patches per step of each head; 0: as many as ``training`` has."""
-    full_batches: int = 0
-    """With more heads than this their batches shrink, so that all together stay as large, but to a half at least: a
-    head of few images has few patches to learn. 0: they never do."""
-
-    def __post_init__(self) -> None:
-        least = {"heads": 1, "views_per_head": 1, "width": 0, "batch_size": 0, "full_batches": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"final_map.{name} must be {bound} at least, not {getattr(self, name)}")
-
-    def heads_for(self, images: int) -> int:
-        """How many heads so many images teach."""
-        return taught_heads(self.heads, images, self.views_per_head)
-
-    def training(self, common: TrainingConfig, heads: int) -> TrainingConfig:
-        """``common`` with the size of this map's heads and batches, where there are so many heads."""
-        batch = self.batch_size or common.batch_size
-        if self.full_batches and heads > self.full_batches:
-            batch = max(-(-batch // 2), round(batch * self.full_batches / heads))
-        head = replace(common.head, width=self.width or common.head.width)
-        return replace(common, head=head, batch_size=batch)
 
 
 @dataclass(frozen=True, slots=True)

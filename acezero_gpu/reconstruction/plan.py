@@ -13,8 +13,10 @@ STARTS_S, SEEDS_S, ADJUSTMENT_S = 8.0, 0.75, 0.6
 """For the starts that are tried; then per image: keypoints and matches, and what follows from them."""
 ENCODE_S, REGISTER_S = 0.6, 0.2
 """Per million pixels of the network image, and pass or registration."""
-PATCH_STEP_S = 3.4e-10
-"""Per patch of a training step and weight of one layer of the head."""
+LOOK_SHARE = 0.08
+"""Of a registration: what a look at one of several heads takes."""
+PATCH_STEP_S = 2.6e-10
+"""Per patch of a training step, and an eighth of the head's weights."""
 MUON_STEP_S = 1e-9
 """Per cube of the head's width, once a step: Muon's products."""
 GROWTH_ROUNDS_WITHOUT_ADJUSTMENT = 3
@@ -29,15 +31,16 @@ def mapping_work(
     steps = schedule.bounded(patches // heads, training.batch_size).iterations
     megapixels = bank.height * bank.width / 1e6
     buffer = Work("buffer", ENCODE_S * megapixels * images * bank.buffer.passes, "images")
-    width = training.head.width
-    step_s = PATCH_STEP_S * training.batch_size * width**2
+    width, channels = training.head.width, bank.encoder.channels
+    step_s = PATCH_STEP_S * training.batch_size * (width + channels / 4) * width
     step_s += MUON_STEP_S * width**3 if training.optimiser == "muon" else 0.0
     return [buffer, Work("mapping", heads * step_s * steps, "steps")]
 
 
 def registration_work(bank: ImageBank, heads: int = 1) -> Work:
     """Registering all images in a map of so many heads."""
-    return Work("registration", REGISTER_S * heads * bank.height * bank.width / 1e6 * len(bank), "images")
+    looks = 1.0 if heads == 1 else 1.0 + LOOK_SHARE * heads
+    return Work("registration", REGISTER_S * looks * bank.height * bank.width / 1e6 * len(bank), "images")
 
 
 def expected_work(

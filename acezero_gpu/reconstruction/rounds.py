@@ -16,11 +16,11 @@ from acezero_gpu.mapping import (
     MappingResult,
     PoseRefinementConfig,
     ScheduleConfig,
-    TrainingConfig,
     TrainingProgress,
 )
 from acezero_gpu.network import Head, SceneMap
 from acezero_gpu.reconstruction import parallel
+from acezero_gpu.reconstruction.final_map import final_training
 from acezero_gpu.reconstruction.given_poses import GivenPoses
 from acezero_gpu.reconstruction.held_tracks import held_tracks
 from acezero_gpu.reconstruction.image_bank import ImageBank
@@ -99,7 +99,9 @@ class Loop:
             parallel.fill_buffer(self.bank, frames.cpu())
         training, heads = self.config.training, 1
         if round_.final:
-            training, heads = final_training(self.config, round_.poses, len(frames), self.log)
+            training, heads = final_training(
+                self.config.final_map, training, round_.poses, len(frames), self.log
+            )
         training = replace(
             training,
             schedule=round_.schedule,
@@ -224,22 +226,6 @@ def lens_of(state: ReconstructionState) -> tuple[float, float]:
     """``k1, k2`` as numbers."""
     k1, k2 = state.radial.tolist()
     return k1, k2
-
-
-def final_training(
-    config: LoopConfig, poses: PoseRefinementConfig, images: int, log: Callable[[str], None]
-) -> tuple[TrainingConfig, int]:
-    """Training of the map that is kept, and how many heads it has."""
-    final = config.final_map
-    heads = final.heads_for(images)
-    if heads > 1 and poses.reestimates:
-        log(
-            f"one head instead of {heads}, because poses are re-estimated in its map (poses.name={poses.name})"
-        )
-        heads = 1
-    elif final.heads > 1:
-        log(f"{images} images teach {heads} heads, {final.views_per_head} at least for each")
-    return final.training(config.training, heads), heads
 
 
 def refining_round(config: LoopConfig, name: StepName, index: int, adjusted: bool) -> Round:

@@ -6,7 +6,7 @@ from acezero_gpu.config import preset
 from acezero_gpu.mapping import PoseRefinementConfig, TrainingConfig
 from acezero_gpu.network import HeadConfig
 from acezero_gpu.reconstruction import FinalMapConfig, LoopConfig
-from acezero_gpu.reconstruction.rounds import final_training
+from acezero_gpu.reconstruction.final_map import final_training
 
 COMMON = TrainingConfig(head=HeadConfig(width=512, blocks=2), batch_size=5000, inlier_px=7.0)
 
@@ -27,7 +27,8 @@ def test_many_heads_share_their_batches_down_to_a_half(heads, batch):
 def test_the_fast_preset_has_a_head_for_sixteen_images(images, heads):
     said: list[str] = []
     loop = preset("fast").loop
-    training, found = final_training(loop, PoseRefinementConfig(name="none"), images, said.append)
+    held = PoseRefinementConfig(name="none")
+    training, found = final_training(loop.final_map, loop.training, held, images, said.append)
     assert found == heads
     assert (training.head.width, training.batch_size) == (128, {1: 1024, 2: 1024, 7: 585, 16: 512}[heads])
     assert said == [f"{images} images teach {heads} heads, 16 at least for each"]
@@ -35,12 +36,14 @@ def test_the_fast_preset_has_a_head_for_sixteen_images(images, heads):
 
 def test_the_other_presets_have_one_head_and_say_nothing():
     loop, said = LoopConfig(), []
-    assert final_training(loop, loop.training.poses, 1000, said.append) == (loop.training, 1)
+    found = final_training(loop.final_map, loop.training, loop.training.poses, 1000, said.append)
+    assert found == (loop.training, 1)
     assert said == []
 
 
 def test_poses_that_are_reestimated_leave_one_head_and_that_is_said():
     said: list[str] = []
-    training, heads = final_training(preset("fast").loop, PoseRefinementConfig(name="lm"), 125, said.append)
+    loop, moving = preset("fast").loop, PoseRefinementConfig(name="lm")
+    training, heads = final_training(loop.final_map, loop.training, moving, 125, said.append)
     assert (heads, training.batch_size) == (1, 1024)
     assert said == ["one head instead of 7, because poses are re-estimated in its map (poses.name=lm)"]

@@ -1,12 +1,12 @@
 """Errors of cells against OpenCV's projection, with a distorted lens."""
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from reference.head_of_several import heads_of
 from torch import Tensor
 
 from acezero_gpu.geometry import PinholeCamera, cell_centres_px
@@ -70,19 +70,7 @@ class TwoHeads(SceneMap):
         return torch.stack([first, torch.where(image == 3, math.inf, second)])
 
     def parts(self) -> tuple[SceneMap, ...]:
-        return tuple(OneOfTwo(self.head.one(row), "one", 48, 1.0, both=self, index=row) for row in range(2))
-
-
-@dataclass(frozen=True)
-class OneOfTwo(SceneMap):
-    """One of the heads by itself."""
-
-    both: SceneMap | None = None
-    index: int = 0
-
-    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
-        assert self.both is not None
-        return self.both.scene_coordinates(features)[self.index][None]
+        return heads_of(self)
 
 
 def test_each_image_is_looked_at_by_the_head_that_fits_its_pose() -> None:

@@ -1,10 +1,11 @@
 """Registration against a map that is right, half right, or nonsense."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from reference.head_of_several import heads_of
 from reference.posed_scene import PosedScene, make_scene
 from reference.progress_listener import Heard
 from torch import Tensor
@@ -38,19 +39,7 @@ class TwoHeads(SceneMap):
         return torch.stack([torch.where(first, points, nowhere), torch.where(first, nowhere, points)])
 
     def parts(self) -> tuple[SceneMap, ...]:
-        return tuple(OneOfTwo(self.head.one(row), "one", 48, 1.0, both=self, index=row) for row in range(2))
-
-
-@dataclass(frozen=True)
-class OneOfTwo(SceneMap):
-    """One of the heads by itself."""
-
-    both: SceneMap | None = None
-    index: int = 0
-
-    def scene_coordinates(self, features: Tensor, chunk_cells: int = 65536) -> Tensor:
-        assert self.both is not None
-        return self.both.scene_coordinates(features)[self.index][None]
+        return heads_of(self)
 
 
 def true_map() -> TrueMap:
