@@ -69,7 +69,7 @@ def _fast() -> ReconstructionConfig:
         seed_schedule=replace(short, iterations=400, cooldown_iterations=130),
         growth_schedule=short,
         final_schedule=ScheduleConfig(name="circle", iterations=1000, lr_max=0.005, max_epochs=20),
-        final_map=FinalMapConfig(heads=16, width=128, batch_size=1024, full_batches=4),
+        final_map=FinalMapConfig(heads=16, width=128, batch_size=1024, full_batches=4, encoder="dense-sift"),
         final_pose_wait=200,
     )
     bank = replace(

@@ -115,9 +115,8 @@ def _train(run: Run, bank: ImageBank, state: ReconstructionState, *, guessed: bo
     config = run.settings.config
     loop = config.loop
     frames = state.registered.nonzero()[:, 0]
-    training, heads = final_training(
-        loop.final_map, loop.training, loop.training.poses, len(frames), run.log.line
-    )
+    size = loop.final_map.with_encoder(bank.encoder.identifier)
+    training, heads = final_training(size, loop.training, loop.training.poses, len(frames), run.log.line)
     expect("", mapping_work(bank, training, loop.final_schedule, len(frames), heads))
     with run.timer.stage("buffer"):
         parallel.fill_buffer(bank, frames.cpu())

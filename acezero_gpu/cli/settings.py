@@ -68,11 +68,12 @@ def resolve_settings(
 
 
 def heads_flags(heads: int | None) -> dict[str, Value | None]:
-    """What ``--heads`` sets: so many heads wherever that many can be taught, whatever the preset gives each."""
+    """What ``--heads`` sets: so many heads wherever that many can be taught, whatever the preset says of them."""
     least = FinalMapConfig().views_per_head
     return {
         "loop.final_map.heads": heads,
         "loop.final_map.views_per_head": None if heads is None else least,
+        "loop.final_map.encoder": None if heads is None else "",
     }
 
 

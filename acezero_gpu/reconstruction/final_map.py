@@ -22,11 +22,20 @@ class FinalMapConfig:
     """With more heads than this their batches shrink, so that all together stay as large, but to a half at least: a
     head of few images has few patches to learn. 0: they never do."""
 
+    encoder: str = ""
+    """Which encoder all this is for, by the beginning of its identifier; with another one the map has one head, as
+    ``training`` says. Features that see far around tell a few images apart, and narrow heads then learn each of them
+    by heart, at any depth. Empty: for all encoders."""
+
     def __post_init__(self) -> None:
         least = {"heads": 1, "views_per_head": 1, "width": 0, "batch_size": 0, "full_batches": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"final_map.{name} must be {bound} at least, not {getattr(self, name)}")
+
+    def with_encoder(self, identifier: str) -> "FinalMapConfig":
+        """What holds for the features of this encoder."""
+        return self if identifier.startswith(self.encoder) else FinalMapConfig()
 
     def heads_for(self, images: int) -> int:
         """How many heads so many images teach."""

@@ -55,8 +55,9 @@ def expected_work(
     adjusts = config.joint.when != "off"
     adjustment = [Work("adjustment", ADJUSTMENT_S * count)] if adjusts else []
     if part == "final":
-        heads = config.final_map.heads_for(placed)
-        training = config.final_map.training(config.training, heads)
+        size = config.final_map.with_encoder(bank.encoder.identifier)
+        heads = size.heads_for(placed)
+        training = size.training(config.training, heads)
         mapped = mapping_work(bank, training, config.final_schedule, placed, heads)
         return [*mapped, registration_work(bank, heads)]
     final = expected_work(bank, config, "final", placed=count)

@@ -99,9 +99,8 @@ class Loop:
             parallel.fill_buffer(self.bank, frames.cpu())
         training, heads = self.config.training, 1
         if round_.final:
-            training, heads = final_training(
-                self.config.final_map, training, round_.poses, len(frames), self.log
-            )
+            final = self.config.final_map.with_encoder(self.bank.encoder.identifier)
+            training, heads = final_training(final, training, round_.poses, len(frames), self.log)
         training = replace(
             training,
             schedule=round_.schedule,

@@ -100,9 +100,11 @@ def mapping_figures(run: Path, seconds: float, settings: Settings) -> Figures:
     for round_ in read_history(folder.history).rounds:
         if not round_.training:
             continue
-        head, count = SceneMap.load(folder.map(round_.index)).head, round_.training[-1].iteration
-        final = round_.name == "final"
-        training = loop.final_map.training(loop.training, head.count) if final else loop.training
+        scene_map, count = SceneMap.load(folder.map(round_.index)), round_.training[-1].iteration
+        head, training = scene_map.head, loop.training
+        if round_.name == "final":
+            size = loop.final_map.with_encoder(scene_map.encoder_identifier)
+            training = size.training(training, head.count)
         weights = parameter_count(head.requires_grad_(True))
         operations += training_operations(weights, training.batch_size, count)
         steps += count

@@ -32,7 +32,7 @@ def test_operations_of_the_mapping_are_those_of_all_its_steps(tmp_path):
     write_history(RunFolder(tmp_path).history, history)
     heads = [Head(16, HeadConfig(width=width), torch.zeros(3)) for width in (8, 40)]
     for index, head in enumerate(heads, start=1):
-        SceneMap(head, "x", 48, 1.0).save(RunFolder(tmp_path).map(index))
+        SceneMap(head, "dense-sift-4", 48, 1.0).save(RunFolder(tmp_path).map(index))
     row = mapping_figures(tmp_path, 0.5, SETTINGS)
     assert row["mapping_steps"] == 100
     loop = SETTINGS.config.loop

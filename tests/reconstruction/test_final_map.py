@@ -1,10 +1,14 @@
 """How large the map of the last round is, by the number of images."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from acezero_gpu.cli.settings import heads_flags, resolve_settings
 from acezero_gpu.config import preset
 from acezero_gpu.mapping import PoseRefinementConfig, TrainingConfig
-from acezero_gpu.network import HeadConfig
+from acezero_gpu.network import HeadConfig, make_encoder
 from acezero_gpu.reconstruction import FinalMapConfig, LoopConfig
 from acezero_gpu.reconstruction.final_map import final_training
 
@@ -47,3 +51,18 @@ def test_poses_that_are_reestimated_leave_one_head_and_that_is_said():
     training, heads = final_training(loop.final_map, loop.training, moving, 125, said.append)
     assert (heads, training.batch_size) == (1, 1024)
     assert said == ["one head instead of 7, because poses are re-estimated in its map (poses.name=lm)"]
+
+
+def test_what_the_fast_preset_says_is_for_features_that_see_one_place():
+    size = preset("fast").loop.final_map
+    assert size.with_encoder(make_encoder("dense-sift", torch.device("cpu")).identifier) == size
+    assert size.with_encoder(make_encoder("acezero", torch.device("cpu")).identifier) == FinalMapConfig()
+    asked = replace(size, encoder="")
+    assert asked.with_encoder("another") == asked
+
+
+def test_heads_that_are_asked_for_are_for_every_encoder():
+    flags = heads_flags(5)
+    size = resolve_settings("cpu", "fast", None, flags, []).config.loop.final_map
+    assert (size.heads, size.with_encoder("another").heads_for(80)) == (5, 5)
+    assert set(heads_flags(None).values()) == {None}
