@@ -140,7 +140,7 @@ Heads = Annotated[
         "--heads",
         min=1,
         help="Heads of the map, each for a part of a scene that is too large for one; 16 images each at least.",
-        show_default="1",
+        show_default="fast: up to 16 narrow ones, else 1",
         rich_help_panel=PICTURES,
     ),
 ]

@@ -89,7 +89,7 @@ def register_images(
     streams = ImageStreams.draw(len(images), generator, camera.focal_px.device)
     mine = ranks.rows(len(images))
 
-    heads = scene_map.parts()
+    maps = scene_map.parts()
 
     def work(part: slice) -> tuple[Tensor, Tensor, int]:
         features = features_of(images[mine[part]])
@@ -103,13 +103,13 @@ def register_images(
             return estimate_absolute_pose(points, pixels, camera, config, streams=draws.images(image))
 
         image = torch.arange(len(features), device=features.device)
-        if len(heads) == 1:
+        if len(maps) == 1:
             found = search(scene_map.scene_coordinates(features)[0], pixels, image, ransac)
             poses, counts = matrix_from_se3(found.cam_from_world), found.inlier_count
         else:
             head, image = _likely_heads(scene_map, features, pixels, ransac, search)
-            found = search(points_by(heads, features, head, image), pixels, image, ransac)
-            poses, counts = _of_most_inliers(found, head, image, len(heads), len(features))
+            found = search(points_by(maps, features, head, image), pixels, image, ransac)
+            poses, counts = _of_most_inliers(found, head, image, len(maps), len(features))
         report(min(len(images), part.stop * ranks.count), len(images), "images")
         return poses, counts, rows * columns
 
